@@ -1,0 +1,260 @@
+"""The configuration of one cell as frozen dataclasses; the only place where OmegaConf meets them.
+
+Every value is checked here, before anything is built or trained, with a message that says which key, the value
+seen and what is allowed.
+"""
+
+import hashlib
+import json
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from bench.losses import resolve_loss
+from gold_rm.labeling import check_label_settings
+
+
+class ConfigError(ValueError):
+    """A configuration that cannot be run; the message is meant for the person who wrote it."""
+
+
+@dataclass(frozen=True)
+class OptimConfig:
+    """AdamW with linear warm-up, then a constant learning rate; identical for every loss."""
+
+    lr: float = 5e-4
+    steps: int = 192
+    batch_pairs: int = 32
+    micro_batch_pairs: int | None = None  # null: the whole batch at once
+    warmup_steps: int = 20
+    clip_norm: float = 1.0
+    weight_decay: float = 0.0
+    adam_beta1: float = 0.9
+    adam_beta2: float = 0.99
+
+    def __post_init__(self) -> None:
+        _positive("optim.lr", self.lr)
+        _positive("optim.clip_norm", self.clip_norm)
+        _at_least("optim.steps", self.steps, 1)
+        _at_least("optim.batch_pairs", self.batch_pairs, 1)
+        _at_least("optim.warmup_steps", self.warmup_steps, 0)
+        _at_least("optim.weight_decay", self.weight_decay, 0)
+        _within("optim.adam_beta1", self.adam_beta1, 0, 1)
+        _within("optim.adam_beta2", self.adam_beta2, 0, 1)
+        if self.micro_batch_pairs is not None:
+            _at_least("optim.micro_batch_pairs", self.micro_batch_pairs, 1)
+
+
+@dataclass(frozen=True)
+class LabelsConfig:
+    """How gold scores become preferences (Gao et al. 2023, section 2): see gold_rm.labeling."""
+
+    rule: str = "deterministic"
+    temperature: float = 1.0  # SD units of π_ref's gold scores; used by bradley_terry
+    flip_rate: float = 0.0
+
+    def __post_init__(self) -> None:
+        try:
+            check_label_settings(rule=self.rule, temperature=self.temperature, flip_rate=self.flip_rate)
+        except ValueError as error:
+            raise ConfigError(f"labels: {error}") from error
+
+
+@dataclass(frozen=True)
+class PairsConfig:
+    """Sizes of the preference data: `pool` and `held_out` are shared, each seed draws `per_cell` of the pool."""
+
+    pool: int = 8192
+    per_cell: int = 4096
+    held_out: int = 256
+    seed: int = 0  # draws the pool; the world's, not the cell's
+
+    def __post_init__(self) -> None:
+        _at_least("pairs.pool", self.pool, 1)
+        _at_least("pairs.held_out", self.held_out, 2)
+        _at_least("pairs.per_cell", self.per_cell, 1)
+        _at_least("pairs.seed", self.seed, 0)
+        if self.per_cell > self.pool:
+            raise ConfigError(f"pairs.per_cell={self.per_cell} is more than pairs.pool={self.pool} holds")
+
+
+@dataclass(frozen=True)
+class EvaluationConfig:
+    """Checkpoints at step 0 and at steps, steps/2, steps/4, ...: `checkpoints` of them after step 0."""
+
+    prompts: int = 256
+    checkpoints: int = 5
+    batch_size: int = 256
+    reference_samples: int = 64  # per evaluation prompt: standardisation, win rate, best-of-n, ceiling
+
+    def __post_init__(self) -> None:
+        _at_least("evaluation.prompts", self.prompts, 2)
+        _at_least("evaluation.checkpoints", self.checkpoints, 1)
+        _at_least("evaluation.batch_size", self.batch_size, 1)
+        _at_least("evaluation.reference_samples", self.reference_samples, 1)
+
+
+@dataclass(frozen=True)
+class WandbConfig:
+    """Where the mirror goes; offline needs neither login nor network."""
+
+    mode: str = "offline"
+    project: str = "gpo-bench"
+    entity: str | None = None
+
+    def __post_init__(self) -> None:
+        _one_of("tracking.wandb.mode", self.mode, ("offline", "online", "disabled"))
+
+
+@dataclass(frozen=True)
+class TrackingConfig:
+    wandb: WandbConfig = field(default_factory=WandbConfig)
+
+
+@dataclass(frozen=True)
+class WorldConfig:
+    """A world: `builder` names the module bench.worlds.<builder>, which checks `params` itself."""
+
+    name: str
+    builder: str
+    max_new_tokens: int
+    params: dict[str, Any] = field(default_factory=dict)
+    gold: dict[str, Any] = field(default_factory=dict)  # keywords of gold_rm.train.GoldTrainConfig
+
+    def __post_init__(self) -> None:
+        _at_least("world.max_new_tokens", self.max_new_tokens, 1)
+
+
+@dataclass(frozen=True)
+class CellConfig:
+    """Everything one cell depends on; `fingerprint` leaves out what cannot move its results."""
+
+    world: WorldConfig
+    sweep: str = "default"
+    loss: str = "logistic"
+    beta: float = 0.1
+    seed: int = 0
+    length_normalized: bool = False  # divide each response's log-ratio by its length (not GPO; TRL's IPO)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    labels: LabelsConfig = field(default_factory=LabelsConfig)
+    pairs: PairsConfig = field(default_factory=PairsConfig)
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    tracking: TrackingConfig = field(default_factory=TrackingConfig)
+    device: str = "auto"
+    runs_dir: str = "runs"
+    artifacts_dir: str = "artifacts"
+
+    def __post_init__(self) -> None:
+        _positive("beta", self.beta)
+        _at_least("seed", self.seed, 0)
+        if not self.sweep or "/" in self.sweep or self.sweep.startswith("."):
+            raise ConfigError(f"sweep={self.sweep!r} must be a plain directory name")
+        try:
+            resolve_loss(self.loss)
+        except ValueError as error:
+            raise ConfigError(str(error)) from error
+
+    @property
+    def sweep_dir(self) -> Path:
+        return Path(self.runs_dir) / self.sweep
+
+    @property
+    def fingerprint(self) -> str:
+        """12 hex digits over every setting that can move the cell's results."""
+        without = ("sweep", "tracking", "device", "runs_dir", "artifacts_dir")
+        return fingerprint_of({k: v for k, v in asdict(self).items() if k not in without})
+
+
+def fingerprint_of(value: Any) -> str:
+    """12 hex digits of the SHA-256 of `value` as canonical JSON."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def cell_config(composed: DictConfig | Mapping[str, Any]) -> CellConfig:
+    """Convert a composed Hydra configuration, checking every key, type and value.
+
+    Raises:
+        ConfigError: unknown key (also one added with ``+``), value of the wrong type, or out of range.
+    """
+    try:
+        plain = OmegaConf.to_container(OmegaConf.create(composed), resolve=True)
+        merged = OmegaConf.merge(OmegaConf.structured(CellConfig), plain)
+        converted = OmegaConf.to_object(merged)
+    except OmegaConfBaseException as error:
+        key = f"{error.full_key}: " if getattr(error, "full_key", None) else ""
+        cause = str(error).splitlines()[0]
+        raise ConfigError(f"{key}{cause}") from error
+    assert isinstance(converted, CellConfig)
+    return converted
+
+
+# Settings that say where a cell runs or is filed, not what it is; `world` alone is named by its group.
+_NOT_IN_NAMES = ("sweep", "experiment", "device", "runs_dir", "artifacts_dir", "tracking", "hydra")
+_ALWAYS_IN_NAMES = ("loss", "beta", "seed")
+
+
+def cell_name(config: CellConfig, overridden: Iterable[str] = ()) -> str:
+    """Directory name of a cell: loss, β and seed, then every other overridden key, values in one spelling.
+
+    Args:
+        overridden: keys given on the command line or by the sweeper, such as ``optim.lr``; keys that do not
+            change results are left out.
+    """
+    others = sorted({key for key in overridden if key.split(".")[0] not in (*_NOT_IN_NAMES, *_ALWAYS_IN_NAMES)})
+    return ",".join(f"{key}={_spell(_select(config, key))}" for key in (*_ALWAYS_IN_NAMES, *others))
+
+
+def _select(config: Any, key: str) -> Any:
+    value = config
+    for part in key.split("."):
+        value = value[part] if isinstance(value, Mapping) else getattr(value, part)
+    return value.name if isinstance(value, WorldConfig) else value
+
+
+def _spell(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.12g}"
+    return "null" if value is None else str(value).replace("/", "_").replace(",", ";")
+
+
+def _positive(key: str, value: float) -> None:
+    if not (math.isfinite(value) and value > 0):
+        raise ConfigError(f"{key}={value}: must be a finite number above 0")
+
+
+def _at_least(key: str, value: float, minimum: float) -> None:
+    if not (math.isfinite(value) and value >= minimum):
+        raise ConfigError(f"{key}={value}: must be {minimum} or more")
+
+
+def _within(key: str, value: float, low: float, high: float) -> None:
+    if not low <= value < high:
+        raise ConfigError(f"{key}={value}: must lie in [{low}, {high})")
+
+
+def _one_of(key: str, value: str, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        raise ConfigError(f"{key}={value!r}: allowed are {', '.join(allowed)}")
+
+
+def build_params(kind: type, values: Mapping[str, Any], where: str) -> Any:
+    """Make the frozen dataclass `kind` from a config mapping, naming unknown keys and wrong types.
+
+    Raises:
+        ConfigError: with `where`, the key and the keys that exist.
+    """
+    known = [f.name for f in fields(kind)]
+    unknown = sorted(set(values) - set(known))
+    if unknown:
+        raise ConfigError(f"{where}.{unknown[0]}: no such key; known are {', '.join(known)}")
+    try:
+        return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(kind), dict(values)))
+    except OmegaConfBaseException as error:
+        raise ConfigError(f"{where}.{error.full_key}: {str(error).splitlines()[0]}") from error
+    except ValueError as error:
+        raise ConfigError(f"{where}: {error}") from error
