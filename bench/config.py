@@ -1,7 +1,7 @@
 """The configuration of one cell as frozen dataclasses; the only place where OmegaConf meets them.
 
-Every value is checked here, before anything is built or trained, with a message that says which key, the value
-seen and what is allowed.
+Every value is checked here, before anything is built or trained, with a message that says which key, the
+value seen and what is allowed.
 """
 
 import hashlib
@@ -10,13 +10,15 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, get_type_hints
 
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from pydantic import TypeAdapter, ValidationError
 
 from bench.losses import resolve_loss
-from gold_rm.labeling import check_label_settings
+
+
+T = TypeVar("T")
 
 
 class ConfigError(ValueError):
@@ -59,15 +61,14 @@ class LabelsConfig:
     flip_rate: float = 0.0
 
     def __post_init__(self) -> None:
-        try:
-            check_label_settings(rule=self.rule, temperature=self.temperature, flip_rate=self.flip_rate)
-        except ValueError as error:
-            raise ConfigError(f"labels: {error}") from error
+        _one_of("labels.rule", self.rule, ("deterministic", "bradley_terry"))
+        _positive("labels.temperature", self.temperature)
+        _within("labels.flip_rate", self.flip_rate, 0, 0.5)
 
 
 @dataclass(frozen=True)
 class PairsConfig:
-    """Sizes of the preference data: `pool` and `held_out` are shared, each seed draws `per_cell` of the pool."""
+    """Sizes of the preference data: `pool` and `held_out` are shared, a seed draws `per_cell` of the pool."""
 
     pool: int = 8192
     per_cell: int = 4096
@@ -181,16 +182,38 @@ def cell_config(composed: DictConfig | Mapping[str, Any]) -> CellConfig:
     Raises:
         ConfigError: unknown key (also one added with ``+``), value of the wrong type, or out of range.
     """
+    plain = OmegaConf.to_container(composed, resolve=True) if isinstance(composed, DictConfig) else composed
+    return build_checked(CellConfig, plain)
+
+
+def build_checked(kind: type[T], values: Any, where: str = "") -> T:
+    """Build the frozen dataclass `kind` from nested mappings, checking keys and types all the way down.
+
+    Args:
+        where: prefix of the keys in messages, such as ``world.params``.
+    Raises:
+        ConfigError: naming the key, the value seen and what is allowed.
+    """
     try:
-        plain = OmegaConf.to_container(OmegaConf.create(composed), resolve=True)
-        merged = OmegaConf.merge(OmegaConf.structured(CellConfig), plain)
-        converted = OmegaConf.to_object(merged)
-    except OmegaConfBaseException as error:
-        key = f"{error.full_key}: " if getattr(error, "full_key", None) else ""
-        cause = str(error).splitlines()[0]
-        raise ConfigError(f"{key}{cause}") from error
-    assert isinstance(converted, CellConfig)
-    return converted
+        return TypeAdapter(kind).validate_python(values, extra="forbid")
+    except ValidationError as error:
+        raise ConfigError("; ".join(_explain(kind, where, item) for item in error.errors())) from error
+
+
+def _explain(kind: type, where: str, item: Any) -> str:
+    key = ".".join([where, *map(str, item["loc"])] if where else map(str, item["loc"]))
+    if isinstance(cause := item.get("ctx", {}).get("error"), ValueError):
+        return str(cause) if isinstance(cause, ConfigError) else f"{key}: {cause}"
+    if item["type"] in ("unexpected_keyword_argument", "missing"):
+        what = "missing" if item["type"] == "missing" else "no such key"
+        return f"{key}: {what}; known here are {', '.join(_keys_at(kind, item['loc'][:-1]))}"
+    return f"{key}={item['input']!r}: {item['msg'].lower()}"
+
+
+def _keys_at(kind: Any, path: tuple[Any, ...]) -> list[str]:
+    for part in path:
+        kind = get_type_hints(kind)[part]
+    return [f.name for f in fields(kind)]
 
 
 # Settings that say where a cell runs or is filed, not what it is; `world` alone is named by its group.
@@ -205,7 +228,9 @@ def cell_name(config: CellConfig, overridden: Iterable[str] = ()) -> str:
         overridden: keys given on the command line or by the sweeper, such as ``optim.lr``; keys that do not
             change results are left out.
     """
-    others = sorted({key for key in overridden if key.split(".")[0] not in (*_NOT_IN_NAMES, *_ALWAYS_IN_NAMES)})
+    others = sorted(
+        {key for key in overridden if key.split(".")[0] not in (*_NOT_IN_NAMES, *_ALWAYS_IN_NAMES)}
+    )
     return ",".join(f"{key}={_spell(_select(config, key))}" for key in (*_ALWAYS_IN_NAMES, *others))
 
 
@@ -240,21 +265,3 @@ def _within(key: str, value: float, low: float, high: float) -> None:
 def _one_of(key: str, value: str, allowed: tuple[str, ...]) -> None:
     if value not in allowed:
         raise ConfigError(f"{key}={value!r}: allowed are {', '.join(allowed)}")
-
-
-def build_params(kind: type, values: Mapping[str, Any], where: str) -> Any:
-    """Make the frozen dataclass `kind` from a config mapping, naming unknown keys and wrong types.
-
-    Raises:
-        ConfigError: with `where`, the key and the keys that exist.
-    """
-    known = [f.name for f in fields(kind)]
-    unknown = sorted(set(values) - set(known))
-    if unknown:
-        raise ConfigError(f"{where}.{unknown[0]}: no such key; known are {', '.join(known)}")
-    try:
-        return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(kind), dict(values)))
-    except OmegaConfBaseException as error:
-        raise ConfigError(f"{where}.{error.full_key}: {str(error).splitlines()[0]}") from error
-    except ValueError as error:
-        raise ConfigError(f"{where}: {error}") from error

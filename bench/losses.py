@@ -42,7 +42,7 @@ def logistic(z: Tensor) -> Tensor:
 def hinge(z: Tensor) -> Tensor:
     """Hinge loss, max(0, 1 − z): the ranking part of SLiC, on log-ratios to the reference.
 
-    Reference: Zhao et al. 2023, arXiv 2305.10425 (there with a cross-entropy regulariser, which GPO leaves out).
+    Reference: Zhao et al. 2023, arXiv 2305.10425 (with a cross-entropy term that GPO leaves out).
 
     >>> hinge(torch.tensor([0.0, 2.0]))
     tensor([1., 0.])

@@ -1,12 +1,12 @@
 """What one cell leaves on disk: the schema shared by training, status and analysis (standard library only).
 
-    runs/<sweep>/plan.json                   the cells the sweep consists of
-    runs/<sweep>/reference-<id>.parquet      π_ref's samples and gold scores on the evaluation prompts
-    runs/<sweep>/labels-<id>.parquet         `label_probability` of every pair of the preference data
-    runs/<sweep>/<cell>/config.yaml          resolved configuration
-    runs/<sweep>/<cell>/records.jsonl        one CheckpointRecord a line
-    runs/<sweep>/<cell>/samples.parquet      SAMPLE_COLUMNS, one row per checkpoint and evaluation prompt
-    runs/<sweep>/<cell>/status.json          one CellStatus
+runs/<sweep>/plan.json                   the cells the sweep consists of
+runs/<sweep>/reference-<id>.parquet      π_ref's samples and gold scores on the evaluation prompts
+runs/<sweep>/labels-<id>.parquet         `label_probability` of every pair of the preference data
+runs/<sweep>/<cell>/config.yaml          resolved configuration
+runs/<sweep>/<cell>/records.jsonl        one CheckpointRecord a line
+runs/<sweep>/<cell>/samples.parquet      SAMPLE_COLUMNS, one row per checkpoint and evaluation prompt
+runs/<sweep>/<cell>/status.json          one CellStatus
 """
 
 import json
@@ -24,7 +24,7 @@ SAMPLES_FILE = "samples.parquet"
 STATUS_FILE = "status.json"
 LOCK_FILE = ".lock"
 
-# One row per (checkpoint, evaluation prompt); `gold*` in SD units of π_ref's scores, kl in nats, length in tokens.
+# One row per (checkpoint, evaluation prompt); gold* in SD units of π_ref's scores, kl* in nats, length in tokens.
 SAMPLE_COLUMNS = (
     "step", "prompt_id", "prompt", "response", "kl", "kl_k1", "gold", "gold_reference",
     "reference_response", "length", "ended",
@@ -51,7 +51,7 @@ class CheckpointRecord:
     seed: int
     step: int
     pairs_seen: int
-    # On fresh samples of the policy, one per evaluation prompt (temperature 1, no truncation of the distribution).
+    # On fresh samples of the policy, one per evaluation prompt (temperature 1, no top-k or top-p).
     kl: float  # per-position exact KL(π‖π_ref), summed over the response (Rao–Blackwellised)
     kl_se: float
     kl_k1: float  # sampled log-ratio log π − log π_ref of the same responses
@@ -81,7 +81,7 @@ class CheckpointRecord:
     taylor_regularization: float
     # Of the preference data the cell was trained on.
     label_rule: str  # deterministic | bradley_terry
-    label_probability: float  # mean probability that the response with the higher gold score is the chosen one
+    label_probability: float  # mean probability that the higher gold score is the chosen one
     wall_s: float  # seconds since the cell began
     # Fingerprints (hex digests) and provenance.
     config: str
