@@ -17,7 +17,6 @@ from pydantic import TypeAdapter, ValidationError
 
 from bench.losses import resolve_loss
 
-
 T = TypeVar("T")
 
 

@@ -24,7 +24,7 @@ SAMPLES_FILE = "samples.parquet"
 STATUS_FILE = "status.json"
 LOCK_FILE = ".lock"
 
-# One row per (checkpoint, evaluation prompt); gold* in SD units of π_ref's scores, kl* in nats, length in tokens.
+# One row per (checkpoint, evaluation prompt); gold* in SD of π_ref's scores, kl* in nats, length in tokens.
 SAMPLE_COLUMNS = (
     "step", "prompt_id", "prompt", "response", "kl", "kl_k1", "gold", "gold_reference",
     "reference_response", "length", "ended",

@@ -1,0 +1,113 @@
+"""Content-addressed directories, built once under a file lock and verified when they are used.
+
+    <root>/<kind>/<hash of inputs>/manifest.json   inputs, and the SHA-256 and size of every file
+    <root>/<kind>/<hash of inputs>/...             what the builder wrote
+
+A builder gets an empty temporary directory; only a complete directory is renamed to its final name, so an
+interrupted or failed build leaves nothing that could be mistaken for an artifact.
+"""
+
+import functools
+import hashlib
+import json
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+
+from bench.config import fingerprint_of
+
+MANIFEST_FILE = "manifest.json"
+
+
+class DamagedArtifact(ValueError):
+    """Files of an artifact are missing or not what its manifest says."""
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A verified directory; `fingerprint` is 12 hex digits over the content of its files."""
+
+    path: Path
+    fingerprint: str
+
+
+def build_once(
+    root: Path,
+    kind: str,
+    inputs: Mapping[str, Any],
+    builder: Callable[[Path], None],
+    progress: Callable[[str], None] = lambda message: None,
+) -> Artifact:
+    """Return the artifact of `kind` made from `inputs`, building it if it is not there yet.
+
+    Args:
+        inputs: everything that the content depends on, as JSON values; their hash is the directory's name.
+        builder: fills the empty directory it is given.
+    Raises:
+        DamagedArtifact: the directory exists but does not match its manifest.
+    """
+    target = root / kind / fingerprint_of(inputs)
+    if not target.exists():
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(f"{target}.lock"):
+            if not target.exists():  # another process may have built it while we waited
+                progress(f"building {kind} {target.name}")
+                _build(target, kind, inputs, builder)
+    return verify(target)
+
+
+def _build(target: Path, kind: str, inputs: Mapping[str, Any], builder: Callable[[Path], None]) -> None:
+    temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    try:
+        builder(temporary)
+        files = {str(path.relative_to(temporary)): _describe(path) for path in _files(temporary)}
+        manifest = {"kind": kind, "inputs": inputs, "files": files}
+        (temporary / MANIFEST_FILE).write_text(json.dumps(manifest, indent=1, sort_keys=True) + "\n")
+        temporary.replace(target)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def verify(path: Path) -> Artifact:
+    """Check every file against the manifest (once per process for an unchanged directory).
+
+    Raises:
+        DamagedArtifact: naming the file and what to do.
+    """
+    manifest = path / MANIFEST_FILE
+    try:
+        stamps = tuple((str(file), file.stat().st_mtime_ns, file.stat().st_size) for file in _files(path))
+        return _verify(path, manifest.read_text(), stamps)
+    except (OSError, json.JSONDecodeError, KeyError) as error:
+        raise _damaged(path, f"{manifest} is unreadable ({error})") from error
+
+
+@functools.lru_cache(maxsize=256)
+def _verify(path: Path, manifest_text: str, stamps: tuple[Any, ...]) -> Artifact:
+    listed = json.loads(manifest_text)["files"]
+    for name, expected in listed.items():
+        file = path / name
+        if not file.exists():
+            raise _damaged(path, f"{name} is missing")
+        if _describe(file) != expected:
+            raise _damaged(path, f"{name} does not match its checksum")
+    return Artifact(path, fingerprint_of(listed))
+
+
+def _damaged(path: Path, what: str) -> DamagedArtifact:
+    return DamagedArtifact(f"artifact {path}: {what}; delete that directory and it is built again")
+
+
+def _files(directory: Path) -> list[Path]:
+    return sorted(p for p in directory.rglob("*") if p.is_file() and p.name != MANIFEST_FILE)
+
+
+def _describe(path: Path) -> dict[str, Any]:
+    with path.open("rb") as stream:
+        digest = hashlib.file_digest(stream, "sha256").hexdigest()
+    return {"sha256": digest, "bytes": path.stat().st_size}

@@ -1,0 +1,66 @@
+"""Prompts and responses as padded token tensors, with explicit masks (never inferred from token values)."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+TokenIds = list[int]
+
+
+class SequenceBatch(NamedTuple):
+    """Right-padded sequences ``prompt + response + padding``.
+
+    Shapes:
+        input_ids: [sequences, tokens] int64.
+        attention_mask: [sequences, tokens] int64, 1 on prompt and response, 0 on padding.
+        response_mask: [sequences, tokens] bool, True on response tokens, EOS included.
+    """
+
+    input_ids: Tensor
+    attention_mask: Tensor
+    response_mask: Tensor
+
+
+def collate(
+    prompts: Sequence[TokenIds],
+    responses: Sequence[TokenIds],
+    *,
+    pad_id: int,
+    device: torch.device | str = "cpu",
+) -> SequenceBatch:
+    """Pad prompt–response pairs on the right to the longest of them.
+
+    Raises:
+        ValueError: different numbers of prompts and responses, or an empty prompt (nothing would predict the
+            first response token).
+    """
+    if len(prompts) != len(responses):
+        raise ValueError(f"{len(prompts)} prompts but {len(responses)} responses")
+    lengths = [len(p) + len(r) for p, r in zip(prompts, responses, strict=True)]
+    shape = (len(prompts), max(lengths, default=0))
+    input_ids = torch.full(shape, pad_id, dtype=torch.int64)
+    attention_mask = torch.zeros(shape, dtype=torch.int64)
+    response_mask = torch.zeros(shape, dtype=torch.bool)
+    for row, (prompt, response) in enumerate(zip(prompts, responses, strict=True)):
+        if not prompt:
+            raise ValueError(f"prompt {row} has no tokens; give it at least a beginning-of-sequence token")
+        input_ids[row, : lengths[row]] = torch.tensor([*prompt, *response])
+        attention_mask[row, : lengths[row]] = 1
+        response_mask[row, len(prompt) : lengths[row]] = True
+    return SequenceBatch(input_ids.to(device), attention_mask.to(device), response_mask.to(device))
+
+
+def pad_left(
+    prompts: Sequence[TokenIds], *, pad_id: int, device: torch.device | str
+) -> tuple[Tensor, Tensor]:
+    """Pad prompts on the left for generation.
+
+    Returns:
+        input_ids and attention_mask, each [sequences, tokens].
+    """
+    width = max(map(len, prompts))
+    rows = [[pad_id] * (width - len(p)) + p for p in prompts]
+    masks = [[0] * (width - len(p)) + [1] * len(p) for p in prompts]
+    return torch.tensor(rows, device=device), torch.tensor(masks, device=device)
