@@ -227,9 +227,7 @@ def cell_name(config: CellConfig, overridden: Iterable[str] = ()) -> str:
         overridden: keys given on the command line or by the sweeper, such as ``optim.lr``; keys that do not
             change results are left out.
     """
-    others = sorted(
-        {key for key in overridden if key.split(".")[0] not in (*_NOT_IN_NAMES, *_ALWAYS_IN_NAMES)}
-    )
+    others = sorted({key for key in overridden if key.split(".")[0] not in (*_NOT_IN_NAMES, *_ALWAYS_IN_NAMES)})
     return ",".join(f"{key}={_spell(_select(config, key))}" for key in (*_ALWAYS_IN_NAMES, *others))
 
 

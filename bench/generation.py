@@ -35,9 +35,7 @@ def sample_responses(
     positions = policy.context_length
     longest = max(map(len, prompts)) + max_new_tokens
     if positions is not None and longest > positions:
-        raise ValueError(
-            f"prompt and response take up to {longest} tokens; the policy has {positions} positions"
-        )
+        raise ValueError(f"prompt and response take up to {longest} tokens; the policy has {positions} positions")
     responses: list[TokenIds] = []
     for start in range(0, len(prompts), batch_size):
         batch = list(prompts[start : start + batch_size])

@@ -2,7 +2,6 @@
 
 from typing import NamedTuple
 
-import torch
 from torch import Tensor
 
 from bench.logprobs import NextTokenLogits, sum_over_response, token_logprobs

@@ -186,9 +186,7 @@ def _check_user_loss(spec: str, fn: Callable[[Tensor], Tensor]) -> Loss:
         )
     increments = value.detach().diff()
     is_convex = bool((increments.diff() >= -1e-9).all())
-    return Loss(
-        spec, fn, value[zero].item(), slope_at_zero, curvature[zero].item(), is_convex, "user", "user-defined"
-    )
+    return Loss(spec, fn, value[zero].item(), slope_at_zero, curvature[zero].item(), is_convex, "user", "user-defined")
 
 
 def _elementwise_grad(value: Tensor, z: Tensor) -> Tensor:

@@ -61,23 +61,17 @@ def load_policy(directory: Path, *, device: str = "cpu") -> Policy:
         ConfigError: the directory is missing, holds no causal language model, or its tokenizer has no EOS.
     """
     if not (directory / "config.json").is_file():
-        raise ConfigError(
-            f"policy {directory}: no config.json there; a Hugging Face model directory is needed"
-        )
+        raise ConfigError(f"policy {directory}: no config.json there; a Hugging Face model directory is needed")
     try:
         model, info = AutoModelForCausalLM.from_pretrained(
             directory, dtype=torch.float32, output_loading_info=True, local_files_only=True
         )
         tokenizer = AutoTokenizer.from_pretrained(directory, local_files_only=True)
     except (OSError, ValueError) as error:
-        raise ConfigError(
-            f"policy {directory}: not a causal language model with tokenizer ({error})"
-        ) from error
+        raise ConfigError(f"policy {directory}: not a causal language model with tokenizer ({error})") from error
     if info["missing_keys"]:
         missing = ", ".join(sorted(info["missing_keys"])[:3])
-        raise ConfigError(
-            f"policy {directory}: weights {missing} are missing, so it is no causal language model"
-        )
+        raise ConfigError(f"policy {directory}: weights {missing} are missing, so it is no causal language model")
     if tokenizer.eos_token_id is None:
         raise ConfigError(f"policy {directory}: its tokenizer has no EOS token, so no response could end")
     model.requires_grad_(False).eval().to(device)

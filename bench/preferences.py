@@ -71,9 +71,7 @@ def _draw_prompts(prompts: list[str], count: int, generator: torch.Generator) ->
     return [prompts[i] for i in torch.cat(rounds)[:count].tolist()]
 
 
-def _sample_split(
-    policy: Policy, prompts: list[str], max_new_tokens: int, generator: torch.Generator
-) -> pd.DataFrame:
+def _sample_split(policy: Policy, prompts: list[str], max_new_tokens: int, generator: torch.Generator) -> pd.DataFrame:
     prompt_ids = policy.encode_prompts(prompts)
     columns: dict[str, list] = {"prompt": prompts, "prompt_ids": prompt_ids}
     for side in ("a", "b"):

@@ -52,9 +52,7 @@ def collate(
     return SequenceBatch(input_ids.to(device), attention_mask.to(device), response_mask.to(device))
 
 
-def pad_left(
-    prompts: Sequence[TokenIds], *, pad_id: int, device: torch.device | str
-) -> tuple[Tensor, Tensor]:
+def pad_left(prompts: Sequence[TokenIds], *, pad_id: int, device: torch.device | str) -> tuple[Tensor, Tensor]:
     """Pad prompts on the left for generation.
 
     Returns:

@@ -55,9 +55,7 @@ def builder_module(builder: str) -> ModuleType:
     known = [module.name for module in pkgutil.iter_modules(__path__)]
     if builder not in known:
         nearest = difflib.get_close_matches(builder, known, n=1, cutoff=0.0)[0]
-        raise ConfigError(
-            f"world.builder={builder!r}: did you mean {nearest!r}? Known are {', '.join(known)}"
-        )
+        raise ConfigError(f"world.builder={builder!r}: did you mean {nearest!r}? Known are {', '.join(known)}")
     return importlib.import_module(f"bench.worlds.{builder}")
 
 
@@ -94,9 +92,7 @@ def read_world(directory: Path) -> World:
     if not train or not evaluation:
         raise ConfigError(f"world {directory}: {len(train)} train and {len(evaluation)} eval prompts; both need some")
     if shared := set(train) & set(evaluation):
-        raise ConfigError(
-            f"world {directory}: {len(shared)} prompts are in both splits, such as {min(shared)!r}"
-        )
+        raise ConfigError(f"world {directory}: {len(shared)} prompts are in both splits, such as {min(shared)!r}")
     return World(
         policy_dir=directory / where["policy"],
         gold_dir=None if where["gold"] is None else directory / where["gold"],
