@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from bench.policy import Policy
-from bench.sequences import TokenIds, pad_left
+from bench.sequences import TokenIds, pad_left, require_tokens
 
 
 @torch.no_grad()
@@ -30,10 +30,11 @@ def sample_responses(
     Returns:
         Token ids per prompt, EOS included where the response ended by itself.
     Raises:
-        ValueError: a prompt and its longest response do not fit into the model's positions.
+        ValueError: a prompt has no tokens, or does not fit with its longest response into the model's positions.
     """
+    require_tokens(prompts)
     positions = policy.context_length
-    longest = max(map(len, prompts)) + max_new_tokens
+    longest = max(map(len, prompts), default=0) + max_new_tokens
     if positions is not None and longest > positions:
         raise ValueError(f"prompt and response take up to {longest} tokens; the policy has {positions} positions")
     responses: list[TokenIds] = []
@@ -53,7 +54,7 @@ def _sample_batch(
     lengths = torch.zeros(len(prompts), dtype=torch.int64)
     for _ in range(max_new_tokens):
         output = policy.model(**_inputs(policy, input_ids, mask, cache))
-        cache = getattr(output, "past_key_values", None)
+        cache = getattr(output, "cache", None)  # None where an architecture keeps none
         probabilities = output.logits[:, -1].float().softmax(-1).cpu()
         token = torch.multinomial(probabilities, 1, generator=generator)
         columns.append(token)
@@ -69,12 +70,9 @@ def _sample_batch(
 
 
 def _inputs(policy: Policy, input_ids: Tensor, mask: Tensor, cache: Any) -> dict[str, Any]:
-    inputs = {"input_ids": input_ids, "attention_mask": mask, "use_cache": True, "past_key_values": cache}
-    parameters = inspect.signature(policy.model.forward).parameters
-    if "position_ids" in parameters:
-        # Left padding must not shift positions: each row counts from its own first real token.
-        positions = (mask.cumsum(dim=1) - 1).clamp(min=0)
-        inputs["position_ids"] = positions[:, -input_ids.shape[1] :]
-    if "logits_to_keep" in parameters:
-        inputs["logits_to_keep"] = 1
-    return inputs
+    # Left padding must not shift positions: each row counts from its own first real token.
+    positions = (mask.cumsum(dim=1) - 1).clamp(min=0)[:, -input_ids.shape[1] :]
+    optional = {"position_ids": positions, "use_cache": True, "cache": cache, "logits_to_keep": 1}
+    accepted = inspect.signature(policy.model.forward).parameters
+    chosen = {name: value for name, value in optional.items() if name in accepted}
+    return {"input_ids": input_ids, "attention_mask": mask, **chosen}

@@ -33,23 +33,32 @@ def collate(
     """Pad prompt–response pairs on the right to the longest of them.
 
     Raises:
-        ValueError: different numbers of prompts and responses, or an empty prompt (nothing would predict the
-            first response token).
+        ValueError: different numbers of prompts and responses, or an empty prompt.
     """
     if len(prompts) != len(responses):
         raise ValueError(f"{len(prompts)} prompts but {len(responses)} responses")
+    require_tokens(prompts)
     lengths = [len(p) + len(r) for p, r in zip(prompts, responses, strict=True)]
     shape = (len(prompts), max(lengths, default=0))
     input_ids = torch.full(shape, pad_id, dtype=torch.int64)
     attention_mask = torch.zeros(shape, dtype=torch.int64)
     response_mask = torch.zeros(shape, dtype=torch.bool)
     for row, (prompt, response) in enumerate(zip(prompts, responses, strict=True)):
-        if not prompt:
-            raise ValueError(f"prompt {row} has no tokens; give it at least a beginning-of-sequence token")
         input_ids[row, : lengths[row]] = torch.tensor([*prompt, *response])
         attention_mask[row, : lengths[row]] = 1
         response_mask[row, len(prompt) : lengths[row]] = True
     return SequenceBatch(input_ids.to(device), attention_mask.to(device), response_mask.to(device))
+
+
+def require_tokens(prompts: Sequence[TokenIds]) -> None:
+    """Refuse prompts without tokens: nothing would predict the first token of their responses.
+
+    Raises:
+        ValueError: naming the first such prompt.
+    """
+    for row, prompt in enumerate(prompts):
+        if not prompt:
+            raise ValueError(f"prompt {row} has no tokens; give it at least a beginning-of-sequence token")
 
 
 def pad_left(prompts: Sequence[TokenIds], *, pad_id: int, device: torch.device | str) -> tuple[Tensor, Tensor]:

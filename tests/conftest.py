@@ -1,0 +1,15 @@
+"""Every test runs offline, on one torch thread, and with the same hypothesis examples each time."""
+
+import os
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["WANDB_MODE"] = "offline"
+
+import hypothesis
+import torch
+
+# One thread: sums keep one order of additions on every machine, and pytest-xdist workers do not fight for cores.
+torch.set_num_threads(1)
+
+hypothesis.settings.register_profile("reproducible", derandomize=True, deadline=None, database=None)
+hypothesis.settings.load_profile("reproducible")

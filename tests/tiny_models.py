@@ -1,0 +1,105 @@
+"""Causal language models small enough that every response can be enumerated: random weights, no training.
+
+A text is a prompt and a response; every token but the first of a text begins with a space, so that prompt +
+response is plain concatenation, as everywhere in the harness.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from tokenizers import Regex, Tokenizer, decoders, pre_tokenizers
+from tokenizers.models import WordLevel
+from transformers import (
+    GPT2Config,
+    GPT2LMHeadModel,
+    LlamaConfig,
+    LlamaForCausalLM,
+    OpenAIGPTConfig,
+    OpenAIGPTLMHeadModel,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+)
+
+from bench.policy import Policy, load_policy
+
+EOS = "<eos>"
+# Token ids are positions in this tuple: 0 is EOS.
+WORDS = (EOS, "p", " a", " b")
+
+# Learned positions with a cache; rotary positions with a cache; learned positions and no cache at all.
+ARCHITECTURES = ("gpt2", "llama", "openai-gpt")
+
+
+def word_tokenizer(words: Sequence[str] = WORDS, *, pad: str | None = None) -> PreTrainedTokenizerFast:
+    """One token per word with the space before it; unknown words are the second token."""
+    tokenizer = Tokenizer(WordLevel({word: index for index, word in enumerate(words)}, unk_token=words[1]))
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(" ?[^ ]+"), "isolated")
+    tokenizer.decoder = decoders.Fuse()
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token=EOS, pad_token=pad)
+
+
+def random_model(
+    architecture: str, *, vocabulary: int, positions: int, seed: int, dropout: float = 0.0
+) -> PreTrainedModel:
+    """A model of `architecture` with weights wide enough that its predictions are far from uniform."""
+    ids = {"vocab_size": vocabulary, "bos_token_id": 0, "eos_token_id": 0, "initializer_range": 0.6}
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        if architecture == "llama":
+            return LlamaForCausalLM(
+                LlamaConfig(
+                    hidden_size=8, intermediate_size=16, num_hidden_layers=2, num_attention_heads=2,
+                    max_position_embeddings=positions, attention_dropout=dropout, **ids,
+                )
+            )  # fmt: skip
+        shape = {"n_embd": 8, "n_layer": 2, "n_head": 2, "n_positions": positions}
+        drop = {"attn_pdrop": dropout, "embd_pdrop": dropout, "resid_pdrop": dropout}
+        if architecture == "openai-gpt":
+            return OpenAIGPTLMHeadModel(OpenAIGPTConfig(**shape, **drop, **ids))
+        return GPT2LMHeadModel(GPT2Config(**shape, **drop, **ids))
+
+
+def write_policy(
+    directory: Path,
+    architecture: str = "gpt2",
+    *,
+    seed: int = 0,
+    words: Sequence[str] = WORDS,
+    positions: int = 16,
+    dropout: float = 0.0,
+    pad: str | None = None,
+) -> Path:
+    """Write a policy directory (safetensors weights and tokenizer); returns `directory`."""
+    model = random_model(architecture, vocabulary=len(words), positions=positions, seed=seed, dropout=dropout)
+    model.save_pretrained(directory)
+    word_tokenizer(words, pad=pad).save_pretrained(directory)
+    return directory
+
+
+def tiny_policy(directory: Path, architecture: str = "gpt2", *, seed: int = 0, **settings: Any) -> Policy:
+    """`write_policy`, loaded as the harness loads it."""
+    return load_policy(write_policy(directory, architecture, seed=seed, **settings))
+
+
+@torch.no_grad()
+def next_token_logprobs(policy: Policy, tokens: Sequence[int]) -> np.ndarray:
+    """log p(next token | tokens) in float64, from one unpadded sequence without cache: [vocabulary]."""
+    logits = policy.model(input_ids=torch.tensor([list(tokens)])).logits[0, -1].double().numpy()
+    return logits - np.logaddexp.reduce(logits)
+
+
+def enumerate_responses(policy: Policy, prompt: Sequence[int], max_new_tokens: int) -> dict[tuple[int, ...], float]:
+    """Log-probability, in nats, of every response: those that end in EOS, and those cut at `max_new_tokens`."""
+    complete: dict[tuple[int, ...], float] = {}
+    unfinished: dict[tuple[int, ...], float] = {(): 0.0}
+    for _ in range(max_new_tokens):
+        longer = {}
+        for response, logp in unfinished.items():
+            for token, token_logp in enumerate(next_token_logprobs(policy, [*prompt, *response])):
+                ended = token == policy.eos_id
+                (complete if ended else longer)[(*response, token)] = logp + float(token_logp)
+        unfinished = longer
+    return complete | unfinished
