@@ -1,0 +1,204 @@
+"""The frozen gold reward model: texts in, one score each out; the one module of gold_rm that loads models."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from torch import Tensor
+from transformers import (
+    AutoConfig,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    PretrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+from transformers.utils import logging as transformers_logging
+
+transformers_logging.disable_progress_bar()
+
+# What a score depends on: weights, configuration and tokenizer. Notes and training logs beside them do not count.
+_FINGERPRINTED = (
+    "*.safetensors", "*.safetensors.index.json", "config.json", "tokenizer*.json", "special_tokens_map.json",
+    "added_tokens.json", "vocab.*", "merges.txt", "*.model",
+)  # fmt: skip
+
+# Hugging Face decoders pool at the last token whose id is not `config.pad_token_id`, which picks a wrong token
+# where the padding token also ends texts (pad = eos) or occurs in them. No text contains −1.
+_PADDING_ID = -1
+
+
+class GoldModelError(ValueError):
+    """A directory that cannot serve as a gold model, or texts it cannot score; meant for the user."""
+
+
+@dataclass(frozen=True)
+class Standardisation:
+    """Puts raw gold scores on the scale where the scores it was fitted to have mean 0 and SD 1 (Gao et al. 2023)."""
+
+    mean: float
+    sd: float
+
+    @classmethod
+    def fit(cls, raw: Tensor) -> "Standardisation":
+        """Mean and sample SD (n − 1) of `raw`, [texts].
+
+        Raises:
+            GoldModelError: fewer than two scores, scores that are not finite, or all alike.
+        """
+        if raw.numel() < 2 or not raw.isfinite().all():
+            raise GoldModelError(f"standardisation needs two finite scores or more; got {raw.numel()} scores")
+        mean, sd = raw.double().mean().item(), raw.double().std().item()
+        if sd <= 1e-6 * max(1.0, abs(mean)):
+            raise GoldModelError(f"all {raw.numel()} gold scores are {mean:g}: this gold model tells no texts apart")
+        return cls(mean, sd)
+
+    def apply(self, raw: Tensor) -> Tensor:
+        """(raw − mean) / sd, in raw's shape and type."""
+        return (raw - self.mean) / self.sd
+
+
+@dataclass(frozen=True)
+class GoldModel:
+    """A sequence classifier with one output: frozen, float32, dropout off.
+
+    Attributes:
+        max_tokens: the longest text it can read, in tokens; None where there is no limit.
+        fingerprint: 12 hex digits of the SHA-256 over its weights, configuration and tokenizer files.
+    """
+
+    model: PreTrainedModel = field(repr=False)
+    tokenizer: PreTrainedTokenizerBase = field(repr=False)
+    max_tokens: int | None
+    fingerprint: str
+
+    @torch.no_grad()
+    def score(self, prompts: Sequence[str], responses: Sequence[str], *, batch_size: int = 256) -> Tensor:
+        """Raw scores of the texts ``prompt + response``, [texts] float32 on the CPU.
+
+        A score does not depend on the other texts, their order or the batch size (up to float32 rounding).
+
+        Raises:
+            GoldModelError: different numbers of prompts and responses, a text without tokens or longer than the
+                model can read (texts are never cut), or a score that is not finite.
+        """
+        if len(prompts) != len(responses):
+            raise GoldModelError(f"{len(prompts)} prompts but {len(responses)} responses to score")
+        texts = [prompt + response for prompt, response in zip(prompts, responses, strict=True)]
+        encoded = encode_texts(self.tokenizer, texts, self.max_tokens)
+        order = sorted(range(len(encoded)), key=lambda i: len(encoded[i]))  # alike lengths waste little on padding
+        scores = torch.empty(len(encoded), dtype=torch.float32)
+        for start in range(0, len(order), batch_size):
+            rows = order[start : start + batch_size]
+            input_ids, attention_mask = pad_right([encoded[i] for i in rows], _PADDING_ID)
+            output = self.model(
+                input_ids=input_ids.to(self.model.device), attention_mask=attention_mask.to(self.model.device)
+            )
+            scores[rows] = output.logits[:, 0].float().cpu()
+        if not scores.isfinite().all():
+            bad = int((~scores.isfinite()).nonzero()[0])
+            raise GoldModelError(f"the gold score of text {bad} is {scores[bad].item()}: {texts[bad][:80]!r}")
+        return scores
+
+
+def load_gold_model(directory: Path, *, device: str = "cpu") -> GoldModel:
+    """Load any ``AutoModelForSequenceClassification`` directory with exactly one output.
+
+    Raises:
+        GoldModelError: no such directory, another kind of model, another number of outputs, weights that are
+            missing or damaged, or no tokenizer.
+    """
+    directory = Path(directory)
+    if not (directory / "config.json").is_file():
+        raise GoldModelError(f"gold model {directory}: no config.json there; a Hugging Face model directory is needed")
+    try:
+        config = AutoConfig.from_pretrained(directory, local_files_only=True)
+        _check_kind(directory, config)
+        # use_safetensors: the other weight format is pickle, which runs code when it is read.
+        model, info = AutoModelForSequenceClassification.from_pretrained(
+            directory, dtype=torch.float32, output_loading_info=True, local_files_only=True, use_safetensors=True
+        )
+        tokenizer = AutoTokenizer.from_pretrained(directory, local_files_only=True)
+    except GoldModelError:
+        raise
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+        raise GoldModelError(f"gold model {directory}: cannot be loaded ({error})") from error
+    if missing := sorted(info["missing_keys"]):
+        raise GoldModelError(
+            f"gold model {directory}: weights {', '.join(missing[:3])} are missing and would be random, "
+            "so this is no trained sequence classifier"
+        )
+    model.requires_grad_(False).eval().to(device)
+    _read_padding_by_mask_only(model)
+    return GoldModel(model, tokenizer, _max_tokens(config, tokenizer), _fingerprint(directory))
+
+
+def _check_kind(directory: Path, config: PretrainedConfig) -> None:
+    names = config.architectures or []
+    if names and not any(name.endswith("ForSequenceClassification") for name in names):
+        raise GoldModelError(f"gold model {directory}: holds a {', '.join(names)}, not a sequence classifier")
+    if config.num_labels != 1:
+        raise GoldModelError(
+            f"gold model {directory}: has {config.num_labels} outputs; a reward model has exactly one (num_labels=1)"
+        )
+
+
+def _read_padding_by_mask_only(model: PreTrainedModel) -> None:
+    """Make `_PADDING_ID` the model's padding id, and readable by its embedding (masked, the value is never used)."""
+    model.config.get_text_config().pad_token_id = _PADDING_ID
+    model.get_input_embeddings().register_forward_pre_hook(lambda module, args: (args[0].clamp(min=0), *args[1:]))
+
+
+def _max_tokens(config: PretrainedConfig, tokenizer: PreTrainedTokenizerBase) -> int | None:
+    # A tokenizer without a limit says so with a huge number.
+    limits = [getattr(config.get_text_config(), "max_position_embeddings", None), tokenizer.model_max_length]
+    return min((limit for limit in limits if limit is not None and limit < 1_000_000_000), default=None)
+
+
+def _fingerprint(directory: Path) -> str:
+    digest = hashlib.sha256()
+    for path in sorted({path for pattern in _FINGERPRINTED for path in directory.glob(pattern)}):
+        with path.open("rb") as stream:
+            digest.update(path.name.encode() + hashlib.file_digest(stream, "sha256").digest())
+    return digest.hexdigest()[:12]
+
+
+def encode_texts(
+    tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], max_tokens: int | None = None
+) -> list[list[int]]:
+    """Token ids per text, with the tokenizer's own special tokens, never cut.
+
+    Raises:
+        GoldModelError: a text has no tokens, or more than `max_tokens`.
+    """
+    if not texts:
+        return []
+    encoded: list[list[int]] = tokenizer(
+        list(texts), padding=False, truncation=False, verbose=False,
+        return_attention_mask=False, return_token_type_ids=False,
+    )["input_ids"]  # fmt: skip
+    bos = tokenizer.bos_token_id
+    if bos is not None:
+        # A chat template writes the beginning token into the text, and the tokenizer adds it once more.
+        encoded = [ids[1:] if ids[:2] == [bos, bos] else ids for ids in encoded]
+    for text, ids in zip(texts, encoded, strict=True):
+        if not ids:
+            raise GoldModelError(f"text {text!r} has no tokens, so it cannot be scored")
+        if max_tokens is not None and len(ids) > max_tokens:
+            raise GoldModelError(
+                f"a text has {len(ids)} tokens and the gold model reads {max_tokens}; texts are not cut, so shorten "
+                f"them (such as by world.max_new_tokens) or take another gold model: {text[:80]!r}"
+            )
+    return encoded
+
+
+def pad_right(sequences: Sequence[Sequence[int]], padding_id: int) -> tuple[Tensor, Tensor]:
+    """`input_ids` and `attention_mask` of right-padded sequences, each [sequences, tokens] int64."""
+    lengths = torch.tensor([len(ids) for ids in sequences])
+    mask = torch.arange(int(lengths.max())) < lengths.unsqueeze(1)
+    input_ids = torch.full(mask.shape, padding_id, dtype=torch.int64)
+    input_ids[mask] = torch.tensor([token for ids in sequences for token in ids])
+    return input_ids, mask.long()
