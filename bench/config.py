@@ -146,12 +146,14 @@ class CellConfig:
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
     device: str = "auto"
+    cpu_threads: int = 1  # of PyTorch in one cell; part of the rounding of its results
     runs_dir: str = "runs"
     artifacts_dir: str = "artifacts"
 
     def __post_init__(self) -> None:
         _positive("beta", self.beta)
         _at_least("seed", self.seed, 0)
+        _at_least("cpu_threads", self.cpu_threads, 1)
         if not self.sweep or "/" in self.sweep or self.sweep.startswith("."):
             raise ConfigError(f"sweep={self.sweep!r} must be a plain directory name")
         try:
@@ -216,7 +218,7 @@ def _keys_at(kind: Any, path: tuple[Any, ...]) -> list[str]:
 
 
 # Settings that say where a cell runs or is filed, not what it is; `world` alone is named by its group.
-_NOT_IN_NAMES = ("sweep", "experiment", "device", "runs_dir", "artifacts_dir", "tracking", "hydra")
+_NOT_IN_NAMES = ("sweep", "experiment", "device", "cpu_threads", "runs_dir", "artifacts_dir", "tracking", "hydra")
 _ALWAYS_IN_NAMES = ("loss", "beta", "seed")
 
 
@@ -228,11 +230,12 @@ def cell_name(config: CellConfig, overridden: Iterable[str] = ()) -> str:
             change results are left out.
     """
     others = sorted({key for key in overridden if key.split(".")[0] not in (*_NOT_IN_NAMES, *_ALWAYS_IN_NAMES)})
-    return ",".join(f"{key}={_spell(_select(config, key))}" for key in (*_ALWAYS_IN_NAMES, *others))
+    return ",".join(f"{key}={_spell(select(config, key))}" for key in (*_ALWAYS_IN_NAMES, *others))
 
 
-def _select(config: Any, key: str) -> Any:
-    value = config
+def select(config: CellConfig, key: str) -> Any:
+    """Value of a dotted key such as ``optim.lr``; a world is given by its name."""
+    value: Any = config
     for part in key.split("."):
         value = value[part] if isinstance(value, Mapping) else getattr(value, part)
     return value.name if isinstance(value, WorldConfig) else value

@@ -2,11 +2,10 @@
 
 Two artifacts. The *pool* holds unlabelled pairs a, b with gold scores and reference log-probs: the costly part,
 shared by every label rule. The *preference data* holds the same pairs as chosen and rejected, in parquet with
-TRL's column names, and is what cells train on.
+TRL's column names, and is what cells train on (bench/pairs.py).
 """
 
 import json
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -134,51 +133,12 @@ def write_preferences(pool_directory: Path, labels: LabelsConfig, seed: int, dir
     dropped = identical | (tied if labels.rule == "deterministic" else False)
     data.loc[~dropped, list(PREFERENCE_COLUMNS)].to_parquet(directory / PAIRS_FILE, index=False)
     facts = {
-        "pairs": len(pool), "kept": int((~dropped).sum()), "identical_responses": int(identical.sum()),
-        "gold_ties": int(tied.sum()), "flipped": int(outcome.flipped.sum()),
+        "pairs": len(pool),
+        "kept": int((~dropped).sum()),
+        "kept_train": int((~dropped & (pool["split"] == TRAIN).to_numpy()).sum()),
+        "identical_responses": int(identical.sum()),
+        "gold_ties": int(tied.sum()),
+        "flipped": int(outcome.flipped.sum()),
         "label_probability_mean": float(outcome.label_probability[torch.from_numpy(~dropped)].mean()),
-    }  # fmt: skip
+    }
     (directory / FACTS_FILE).write_text(json.dumps(facts, indent=1) + "\n")
-
-
-@dataclass(frozen=True)
-class PreferencePairs:
-    """Pairs ready for training; log-probs are π_ref's, in nats per response, float32 [pairs]."""
-
-    prompts: list[TokenIds]
-    chosen: list[TokenIds]
-    rejected: list[TokenIds]
-    ref_logp_chosen: Tensor
-    ref_logp_rejected: Tensor
-
-    def __len__(self) -> int:
-        return len(self.prompts)
-
-    def take(self, indices: Tensor) -> "PreferencePairs":
-        """The pairs at `indices`, in their order."""
-        rows = indices.tolist()
-        return PreferencePairs(
-            [self.prompts[i] for i in rows],
-            [self.chosen[i] for i in rows],
-            [self.rejected[i] for i in rows],
-            self.ref_logp_chosen[indices],
-            self.ref_logp_rejected[indices],
-        )
-
-
-def load_pairs(directory: Path, split: str) -> PreferencePairs:
-    """Read one split of the preference data.
-
-    Raises:
-        ValueError: the split has no pairs, or a reference log-prob is missing.
-    """
-    frame = pd.read_parquet(directory / PAIRS_FILE, filters=[("split", "==", split)])
-    if frame.empty:
-        raise ValueError(f"{directory / PAIRS_FILE}: no pairs of split {split!r} are left after dropping ties")
-    if frame[["ref_chosen_logps", "ref_rejected_logps"]].isna().to_numpy().any():
-        raise ValueError(f"{directory / PAIRS_FILE}: reference log-probs are missing")
-    return PreferencePairs(
-        *([ids.tolist() for ids in frame[column]] for column in ("prompt_ids", "chosen_ids", "rejected_ids")),
-        torch.tensor(frame["ref_chosen_logps"].to_numpy(), dtype=torch.float32),
-        torch.tensor(frame["ref_rejected_logps"].to_numpy(), dtype=torch.float32),
-    )

@@ -7,6 +7,7 @@ runs/<sweep>/<cell>/config.yaml          resolved configuration
 runs/<sweep>/<cell>/records.jsonl        one CheckpointRecord a line
 runs/<sweep>/<cell>/samples.parquet      SAMPLE_COLUMNS, one row per checkpoint and evaluation prompt
 runs/<sweep>/<cell>/status.json          one CellStatus
+runs/<sweep>/<cell>/error.txt            traceback of a failed cell
 """
 
 import json
@@ -22,6 +23,7 @@ CONFIG_FILE = "config.yaml"
 RECORDS_FILE = "records.jsonl"
 SAMPLES_FILE = "samples.parquet"
 STATUS_FILE = "status.json"
+ERROR_FILE = "error.txt"
 LOCK_FILE = ".lock"
 
 # One row per (checkpoint, evaluation prompt); gold* in SD of π_ref's scores, kl* in nats, length in tokens.
@@ -101,7 +103,10 @@ RECORD_KEYS = tuple(field.name for field in fields(CheckpointRecord))
 
 @dataclass(frozen=True)
 class CellStatus:
-    """State of one cell: ``running``, ``done`` or ``failed`` (then with `error`)."""
+    """State of one cell: ``running``, ``done`` or ``failed`` (then with `error`).
+
+    A failed cell is tried again by the next call, unless it `diverged`: then it would fail the same way again.
+    """
 
     state: str
     cell: str
@@ -113,6 +118,13 @@ class CellStatus:
     host: str
     pid: int
     error: str | None = None
+    diverged: bool = False
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def is_final(self) -> bool:
+        """Done, or failed in a way that another attempt would repeat."""
+        return self.state == "done" or (self.state == "failed" and self.diverged)
 
 
 class DamagedRecord(ValueError):
@@ -127,14 +139,19 @@ def append_record(path: Path, record: CheckpointRecord) -> None:
         os.fsync(stream.fileno())
 
 
-def read_records(path: Path) -> list[dict[str, Any]]:
+def read_records(path: Path, *, allow_partial: bool = False) -> list[dict[str, Any]]:
     """Read a records.jsonl.
 
+    Args:
+        allow_partial: leave out a last line without its line end: a cell that is being written, or was killed.
     Raises:
         DamagedRecord: a line is cut off, is not JSON, lacks a key or has another schema version.
     """
     rows = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), start=1):
+    lines = path.read_text(encoding="utf-8").split("\n")
+    if allow_partial:
+        lines.pop()
+    for number, line in enumerate(lines, start=1):
         if not line:
             continue
         try:
@@ -176,6 +193,7 @@ def read_status(cell_dir: Path) -> CellStatus | None:
     if not path.exists():
         return None
     try:
-        return CellStatus(**json.loads(path.read_text(encoding="utf-8")))
-    except (json.JSONDecodeError, TypeError) as error:
+        values = json.loads(path.read_text(encoding="utf-8"))
+        return CellStatus(**{**values, "warnings": tuple(values.get("warnings", ()))})
+    except (json.JSONDecodeError, TypeError, AttributeError) as error:
         raise DamagedRecord(f"{path}: not a cell status ({error})") from error

@@ -1,0 +1,75 @@
+"""What the entry points share: messages instead of tracebacks for what a user can mend, and exit statuses."""
+
+import difflib
+import re
+import signal
+import sys
+from collections.abc import Callable
+from dataclasses import fields, is_dataclass
+from typing import Any, get_type_hints
+
+from hydra.errors import HydraException
+from omegaconf.errors import OmegaConfBaseException
+
+from bench.artifacts import DamagedArtifact
+from bench.config import CellConfig, ConfigError
+from bench.records import DamagedRecord
+from gold_rm.reward_model import GoldModelError
+
+BAD_INPUT, INTERRUPTED = 2, 130
+_UNKNOWN_KEY = re.compile(r"Could not override '([^']+)'")
+
+
+def run_with_messages(action: Callable[[], int]) -> int:
+    """Call `action` and return its exit status; what the user can mend becomes one message and status 2."""
+    signal.signal(signal.SIGTERM, _terminate)
+    try:
+        return action()
+    except HydraException as error:
+        _fail(_explain_hydra(error))
+    except (ConfigError, DamagedRecord, DamagedArtifact, GoldModelError, OmegaConfBaseException) as error:
+        _fail(str(error))
+    except OSError as error:
+        _fail(f"{error.strerror or error}: {error.filename or 'while reading or writing'}")
+    except KeyboardInterrupt:
+        print("interrupted: finished cells are kept; the same command runs what is missing", file=sys.stderr)
+        return INTERRUPTED
+    return BAD_INPUT
+
+
+def _terminate(signum: int, frame: Any) -> None:
+    # As Ctrl-C does: workers are ended, locks and temporary files given up.
+    raise KeyboardInterrupt
+
+
+def _fail(message: str) -> None:
+    print(f"error: {message}", file=sys.stderr)
+
+
+def _explain_hydra(error: HydraException) -> str:
+    message = str(error).split("\nConfig search path")[0].strip()
+    if unknown := _UNKNOWN_KEY.search(message):
+        key = unknown.group(1)
+        nearest = difflib.get_close_matches(key, known_keys(), n=1, cutoff=0.0)[0]
+        return f"{key}: no such key; did you mean {nearest!r}? All keys: python -m bench.train --cfg job"
+    if missing := re.search(r"Could not find '([^']+)/([^'/]+)'", message):
+        group, name = missing.groups()
+        options = re.search(r"Available options in '[^']+':\n((?:\s+\S+\n?)+)", message)
+        known = options.group(1).split() if options else []
+        nearest_option = difflib.get_close_matches(name, known, n=1, cutoff=0.0)
+        hint = f"; did you mean {nearest_option[0]!r}? Known are {', '.join(known)}" if nearest_option else ""
+        return f"{group}={name}: no such file in conf/{group}{hint}"
+    if isinstance(error.__cause__, OmegaConfBaseException):
+        return f"{message}: {str(error.__cause__).splitlines()[0]}"
+    return message
+
+
+def known_keys(kind: type = CellConfig, prefix: str = "") -> list[str]:
+    """Every dotted configuration key, such as ``optim.lr``."""
+    keys = ["experiment"] if not prefix else []
+    for field in fields(kind):
+        hint = get_type_hints(kind)[field.name]
+        keys.append(prefix + field.name)
+        if is_dataclass(hint):
+            keys += known_keys(hint, f"{prefix}{field.name}.")
+    return keys

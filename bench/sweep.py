@@ -1,0 +1,249 @@
+"""A sweep: every cell resolved and checked first, then run by Hydra's launcher until nothing is missing.
+
+Hydra's own multirun has no resume, composes a cell's configuration only when the cell starts, and its joblib
+launcher loses all cells that have not started when the kernel kills one worker. So the cells are planned here,
+with Hydra's parser and sweeper, and Hydra's launcher is called for those that are not finished, as often as needed.
+"""
+
+import os
+import shutil
+import sys
+from collections.abc import Callable, Sequence
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from hydra import initialize_config_dir
+from hydra._internal.callbacks import Callbacks
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.plugins import Plugins
+from hydra.types import HydraContext, RunMode
+from omegaconf import DictConfig
+from rich.console import Console
+
+from bench.cell import CellBusy, run_cell
+from bench.config import ConfigError, cell_config, cell_name, fingerprint_of
+from bench.plan import PlannedCell, check_cell_config, write_plan
+from bench.preferences import PAIRS_FILE
+from bench.prepare import Prepared, prepare
+from bench.progress import SweepProgress
+from bench.records import RECORDS_FILE, read_records, read_status, write_status
+from bench.reference import SAMPLES_FILE
+from bench.status import FAILED, INTERRUPTED, RUNNING, cell_view, summary_line, sweep_views
+from bench.tracking import check_login
+
+Launch = Callable[[Sequence[PlannedCell]], None]
+
+
+class PlannedTask:
+    """What Hydra's launcher runs in a worker: the planned cell of the job's number, as it was planned."""
+
+    def __init__(self, cells: Sequence[PlannedCell]) -> None:
+        self._cells = list(cells)
+
+    def __call__(self, composed: DictConfig) -> None:
+        """Run the cell; `composed`, made by the launcher at this moment, may differ from the plan by now."""
+        # The process that holds a busy cell finishes it; the driver counts what is left at the end.
+        with suppress(CellBusy):
+            run_cell(self._cells[HydraConfig.get().job.num])
+
+
+def run_sweep(config_dir: Path, config_name: str, overrides: Sequence[str], console: Console) -> int:
+    """Plan, prepare and run a sweep.
+
+    Returns:
+        Exit status: 0 if every cell is done, 1 if some failed or are left to another process.
+    Raises:
+        ConfigError: before anything is built or trained.
+    """
+    with initialize_config_dir(str(config_dir), version_base="1.3"):
+        hydra = GlobalHydra.instance().hydra
+        assert hydra is not None
+        base = hydra.compose_config(config_name, list(overrides), RunMode.MULTIRUN, with_log_configuration=False)
+        context = HydraContext(config_loader=hydra.config_loader, callbacks=Callbacks(base))
+        cells = plan_cells(base, context)
+        sweep_dir = cells[0].config.sweep_dir
+        prepare_sweep(cells, console)
+        write_plan(sweep_dir, cells, sys.argv)
+        pending = [cell for cell in cells if not _is_finished(cell)]
+        console.print(
+            f"{sweep_dir}: {len(cells)} cells, {len(cells) - len(pending)} finished, {len(pending)} to run",
+            highlight=False,
+        )
+
+        def launch(batch: Sequence[PlannedCell]) -> None:
+            launcher = Plugins.instance().instantiate_launcher(context, PlannedTask(batch), base)
+            for result in launcher.launch([list(cell.overrides) for cell in batch], initial_job_idx=0):
+                result.return_value  # noqa: B018  raises what a job raised outside of its cell
+
+        workers = _workers(base)
+        progress = SweepProgress(
+            sweep_dir, [cell.name for cell in pending], total=len(cells), workers=workers, console=console
+        )
+        with progress:
+            supervise(pending, launch)
+    return _conclude(sweep_dir, cells, console)
+
+
+def plan_cells(base: DictConfig, context: HydraContext) -> list[PlannedCell]:
+    """Expand the sweep and check every cell.
+
+    Raises:
+        ConfigError: a setting that cannot be run, a directory made with other settings, or several sweeps at once.
+    """
+    arguments = [f"{key}={value}" for key, value in (base.hydra.sweeper.params or {}).items()]
+    arguments += base.hydra.overrides.task
+    parser = OverridesParser.create(config_loader=context.config_loader)
+    (jobs,) = BasicSweeper.split_arguments(parser.parse_overrides(arguments), None)
+    cells: dict[str, PlannedCell] = {}
+    for overrides in jobs:
+        config = cell_config(_without_hydra(context.config_loader.load_sweep_config(base, list(overrides))))
+        keys = [override.partition("=")[0].lstrip("+~") for override in overrides]
+        cell = PlannedCell(cell_name(config, keys), config, tuple(overrides))
+        check_cell_config(cell)
+        cells[cell.name] = cell  # two spellings of one value are one cell
+    sweeps = {cell.config.sweep_dir for cell in cells.values()}
+    if len(sweeps) > 1:
+        raise ConfigError(f"sweep={', '.join(sorted(map(str, sweeps)))}: one call fills one sweep")
+    check_login(next(iter(cells.values())).config)
+    return list(cells.values())
+
+
+def _without_hydra(composed: DictConfig) -> DictConfig:
+    plain = composed.copy()
+    plain._set_flag("struct", False)
+    del plain["hydra"]
+    return plain
+
+
+def prepare_sweep(cells: Sequence[PlannedCell], console: Console) -> None:
+    """Build what the cells stand on, once for each set of data settings, and copy what the analysis reads."""
+    progress = _progress_to(console)
+    prepared: dict[str, Prepared] = {}
+    for cell in cells:
+        config = cell.config
+        data = {key: asdict(config)[key] for key in ("world", "labels", "pairs", "evaluation")}
+        key = fingerprint_of(data)
+        if key not in prepared:
+            prepared[key] = prepare(config, progress)
+            publish(config.sweep_dir, prepared[key])
+        _check_data(cell, prepared[key])
+
+
+def _progress_to(console: Console) -> Callable[[str], None]:
+    return lambda message: console.print(message, highlight=False, markup=False)
+
+
+def publish(sweep_dir: Path, prepared: Prepared) -> None:
+    """Copy π_ref's scored samples and the labels' probabilities to the sweep, which thereby stands alone."""
+    sweep_dir.mkdir(parents=True, exist_ok=True)
+    for source, name in (
+        (prepared.reference.path / SAMPLES_FILE, f"reference-{prepared.reference.fingerprint}.parquet"),
+        (prepared.preferences.path / PAIRS_FILE, f"labels-{prepared.preferences.fingerprint}.parquet"),
+    ):
+        if not (sweep_dir / name).exists():
+            temporary = sweep_dir / f".{name}.{os.getpid()}.tmp"
+            shutil.copyfile(source, temporary)
+            temporary.replace(sweep_dir / name)
+
+
+def _check_data(cell: PlannedCell, prepared: Prepared) -> None:
+    """Refuse to add cells to finished ones that were trained on other data, for example by an older version."""
+    if not _is_finished(cell) or not (records := cell.directory / RECORDS_FILE).exists():
+        return
+    rows = read_records(records)
+    if rows and rows[-1]["preferences"] != prepared.preferences.fingerprint:
+        raise ConfigError(
+            f"{cell.directory} was trained on preference data {rows[-1]['preferences']}, but these settings now give "
+            f"{prepared.preferences.fingerprint} (another version of the code?): use another sweep=NAME"
+        )
+
+
+def _is_finished(cell: PlannedCell) -> bool:
+    status = read_status(cell.directory)
+    return status is not None and status.is_final
+
+
+def supervise(cells: Sequence[PlannedCell], launch: Launch) -> None:
+    """Launch `cells` until each has had its turn, though workers may be killed meanwhile.
+
+    When a worker dies, joblib's pool and all cells in it die with it, and nothing says which cell was to blame.
+    The cells that were running then wait until the rest is through, and get a second turn one by one: one that
+    loses its worker again is marked as failed, the others finish.
+    """
+    waiting, suspects = list(cells), []
+    while waiting:
+        try:
+            launch(waiting)
+            waiting = []
+        except BrokenProcessPool:
+            lost = [cell for cell in waiting if _was_interrupted(cell)]
+            if not lost:
+                raise
+            suspects += lost
+            waiting = [cell for cell in waiting if cell not in lost and not _is_finished(cell)]
+    for cell in suspects:
+        try:
+            launch([cell])
+        except BrokenProcessPool:
+            _mark_killed(cell)
+
+
+def _was_interrupted(cell: PlannedCell) -> bool:
+    return cell_view(cell.config.sweep_dir, cell.name).state in (RUNNING, INTERRUPTED)
+
+
+def _mark_killed(cell: PlannedCell) -> None:
+    status = read_status(cell.directory)
+    if status is not None:
+        error = f"its worker was killed {status.attempts} times (by the kernel, for lack of memory?)"
+        write_status(cell.directory, replace(status, state=FAILED, error=error))
+
+
+def _workers(base: DictConfig) -> int:
+    n_jobs = base.hydra.launcher.get("n_jobs", 1)
+    return n_jobs if n_jobs > 0 else max(1, (os.cpu_count() or 1) + 1 + n_jobs)
+
+
+def _conclude(sweep_dir: Path, cells: Sequence[PlannedCell], console: Console) -> int:
+    names = {cell.name for cell in cells}
+    views = [view for view in sweep_views(sweep_dir) if view.name in names]
+    console.print(summary_line(views), highlight=False)
+    unfinished = [view for view in views if view.state != "done"]
+    if unfinished:
+        console.print(f"errors and warnings: python -m bench.status {sweep_dir}", highlight=False)
+    return 1 if unfinished else 0
+
+
+def run_single(composed: DictConfig, overridden: Sequence[str], console: Console) -> int:
+    """Run one cell in this process, printing every checkpoint.
+
+    Returns:
+        Exit status: 0 if the cell is done.
+    """
+    config = cell_config(composed)
+    keys = [override.partition("=")[0].lstrip("+~") for override in overridden]
+    cell = PlannedCell(cell_name(config, keys), config, tuple(overridden))
+    check_cell_config(cell)
+    check_login(config)
+    prepare_sweep([cell], console)
+    write_plan(config.sweep_dir, [cell], sys.argv)
+    console.print(str(cell.directory), highlight=False, soft_wrap=True)
+    status = run_cell(cell, lambda record: console.print(_checkpoint_line(asdict(record)), highlight=False))
+    if status.error:
+        console.print(f"{status.state}: {status.error}", style="red", highlight=False, markup=False)
+    else:
+        console.print(status.state, highlight=False)
+    return 0 if status.state == "done" else 1
+
+
+def _checkpoint_line(record: dict[str, Any]) -> str:
+    return (
+        f"step {record['step']:>5}  loss {record['train_loss']:.4f}  KL {record['kl']:.3f} ± {record['kl_se']:.3f}  "
+        f"gold {record['gold']:+.3f} ± {record['gold_se']:.3f}"
+    )
