@@ -90,8 +90,6 @@ def publication() -> Iterator[None]:
         "lines.markersize": 3.5,
         "figure.dpi": 110,
         "savefig.dpi": 300,
-        "savefig.bbox": "tight",
-        "savefig.pad_inches": 0.03,
         "figure.constrained_layout.use": True,
         "pdf.fonttype": 42,  # TrueType, which journals' checks accept; the default (Type 3) they do not
         "svg.fonttype": "path",  # glyphs as outlines: the same on every reader's machine

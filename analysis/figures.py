@@ -1,0 +1,196 @@
+"""The report's static figures: what is on each, its caption, its data, and the files it is saved as."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from analysis import beta_plots, plots
+from analysis.analyse import Analysis
+from analysis.intervals import KINDS
+from analysis.style import COLUMN_WIDTH, TEXT_WIDTH, loss_styles, publication
+
+FORMATS = ("png", "svg", "pdf")
+
+
+@dataclass(frozen=True)
+class ReportFigure:
+    """A figure with the words and the numbers that belong to it; `data` becomes the CSV beside it."""
+
+    name: str
+    title: str
+    caption: str
+    figure: Figure
+    data: pd.DataFrame
+
+
+def report_figures(analysis: Analysis) -> list[ReportFigure]:
+    """Every static figure of one analysis that its data allow, in the order of the report."""
+    with publication():
+        built = [build(analysis) for build in BUILDERS]
+    return [figure for figure in built if figure is not None]
+
+
+def save_figure(report_figure: ReportFigure, directory: Path) -> None:
+    """Write ``<name>.{png,svg,pdf,csv}`` into `directory`; the same figure twice gives the same bytes."""
+    with publication():
+        for extension in FORMATS:
+            # Without a date in the metadata, a rerun on the same records changes no file.
+            dateless = {"png": {}, "svg": {"Date": None}, "pdf": {"CreationDate": None}}[extension]
+            report_figure.figure.savefig(directory / f"{report_figure.name}.{extension}", metadata=dateless)
+    report_figure.data.to_csv(directory / f"{report_figure.name}.csv", index=False)
+
+
+def interval_words(kinds: pd.Series) -> str:
+    """What the intervals of these rows are, for a caption."""
+    return "95 % " + "; ".join(KINDS[kind] for kind in kinds.dropna().unique())
+
+
+def frontier_figure(analysis: Analysis) -> ReportFigure:
+    """All losses in one plot."""
+    figure = Figure(figsize=(TEXT_WIDTH, 3.7), layout="constrained")
+    frontiers = analysis.frontiers
+    plots.frontier(frontiers, analysis.ceiling, ax=figure.add_subplot())
+    _legend(figure)
+    caption = (
+        f"Gold reward against KL to the reference. Lines: {_lower_first(frontiers.smoother)} "
+        f"Bands: {interval_words(frontiers.curves['kind'])}. Markers: checkpoints, averaged over seeds. "
+        f"Grey: what π_ref's own samples allow; KL is not comparable across kinds of optimisation."
+    )
+    return ReportFigure("frontier", "Frontiers", caption, figure, frontiers.curves)
+
+
+def frontier_by_loss_figure(analysis: Analysis) -> ReportFigure:
+    """One panel per loss, the others in grey."""
+    frontiers = analysis.frontiers
+    styles = loss_styles(frontiers.curves["loss"])
+    columns = min(3, len(styles))
+    rows = -(-len(styles) // columns)
+    figure = Figure(figsize=(TEXT_WIDTH, 2.0 * rows + 0.3), layout="constrained")
+    axes = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
+    for ax, (loss, style) in zip(axes.flat, styles.items(), strict=False):
+        plots.frontier(frontiers, analysis.ceiling, highlight=loss, ax=ax)
+        ax.set_title(style.label, color=style.color)
+        ax.label_outer()
+    for ax in axes.flat[len(styles) :]:
+        ax.set_visible(False)
+    caption = (
+        f"The same frontiers one loss at a time; grey solid lines: the other losses. "
+        f"Bands: {interval_words(frontiers.curves['kind'])}."
+    )
+    return ReportFigure("frontier_by_loss", "Frontier of each loss", caption, figure, frontiers.points)
+
+
+def differences_figure(analysis: Analysis) -> ReportFigure | None:
+    """Pairwise differences at the largest KL budget that the most pairs cover."""
+    pairwise = analysis.frontiers.pairwise.dropna(subset="difference")
+    if pairwise.empty:
+        return None
+    covered = pairwise.groupby("kl").size()
+    kl = float(covered[covered == covered.max()].index.max())
+    figure = Figure(figsize=(TEXT_WIDTH * 0.8, 0.5 + 0.2 * covered[kl]), layout="constrained")
+    plots.frontier_differences(pairwise, analysis.frontiers.margin, kl, ax=figure.add_subplot())
+    _legend(figure)
+    caption = (
+        f"Differences in gold reward between every two losses at KL = {kl:g} nats. "
+        f"Bars: {interval_words(pairwise['kind'])}. Equivalent: the whole bar lies within the margin."
+    )
+    return ReportFigure("frontier_differences", "Differences between losses", caption, figure, pairwise)
+
+
+def beta_figure(analysis: Analysis) -> ReportFigure:
+    """Gold and KL against β with optimal β."""
+    optimal = analysis.optimal_betas
+    figure = Figure(figsize=(TEXT_WIDTH, 2.9), layout="constrained")
+    gold, kl = figure.subplots(1, 2)
+    beta_plots.against_beta(optimal.cells, "gold", ax=gold)
+    beta_plots.mark_optima(optimal.table, ax=gold)
+    beta_plots.against_beta(optimal.cells, "kl", ax=kl)
+    _legend(figure)
+    caption = (
+        f"Final gold reward and KL against β, averaged over seeds. Bars: {interval_words(optimal.cells['kind'])}. "
+        f"Large outlined markers: optimal β by a smooth fit in log β, with its interval along β; where it leaves "
+        f"the grid, the bar ends at the axis."
+    )
+    return ReportFigure("gold_and_kl_against_beta", "Gold and KL against β", caption, figure, optimal.cells)
+
+
+def ratios_figure(analysis: Analysis) -> ReportFigure | None:
+    """Measured and predicted ratios of β."""
+    optimal = analysis.optimal_betas
+    if optimal.ratios["ratio"].notna().sum() == 0:
+        return None
+    figure = Figure(figsize=(TEXT_WIDTH * 0.8, 0.9 + 0.34 * optimal.ratios["loss"].nunique()), layout="constrained")
+    beta_plots.beta_ratios(optimal.ratios, optimal.baseline, ax=figure.add_subplot())
+    _legend(figure)
+    caption = (
+        f"By what factor β must move from {optimal.baseline} to each loss, measured and predicted. "
+        f"Bars: {interval_words(optimal.ratios['kind'])}."
+    )
+    return ReportFigure("beta_ratios", "Ratios of β", caption, figure, optimal.ratios)
+
+
+def overoptimisation_figure(analysis: Analysis) -> ReportFigure:
+    """Chosen form and peak of every loss."""
+    fits = analysis.overoptimisation
+    figure = Figure(figsize=(TEXT_WIDTH, 3.2), layout="constrained")
+    plots.overoptimisation(fits, analysis.frontiers, ax=figure.add_subplot())
+    _legend(figure)
+    caption = (
+        f"Gold reward against KL with the form that predicts held-out checkpoints best. Outlined markers: peaks inside "
+        f"the data. Bars: {interval_words(fits.peaks['kind'])}."
+    )
+    return ReportFigure("overoptimisation", "Over-optimisation", caption, figure, fits.curves)
+
+
+def regularisation_figure(analysis: Analysis) -> ReportFigure:
+    """E[ρ²] against KL."""
+    checkpoints = analysis.sweep.checkpoints
+    figure = Figure(figsize=(COLUMN_WIDTH * 1.3, 3.2), layout="constrained")
+    plots.regularisation(checkpoints, ax=figure.add_subplot())
+    _legend(figure)
+    caption = (
+        "KL against the μ-weighted squared loss, the offline regulariser; every checkpoint of every seed after step 0, "
+        "single measurements without intervals. Several KLs at one E[ρ²] show that the one does not fix the other."
+    )
+    keys = ["loss", "beta", "seed", "step", "rho_sq_mean", "kl", "kl_se"]
+    return ReportFigure("regularisation", "Regularisation", caption, figure, checkpoints[keys])
+
+
+def health_figure(analysis: Analysis) -> ReportFigure:
+    """Length, EOS rate and distinct-2."""
+    checkpoints = analysis.sweep.checkpoints
+    figure = Figure(figsize=(TEXT_WIDTH, 2.5), layout="constrained")
+    for ax, quantity in zip(figure.subplots(1, 3), plots.HEALTH_LABELS, strict=True):
+        plots.health(checkpoints, quantity, ax=ax)
+    _legend(figure)
+    caption = (
+        "Response length, share of responses that end by themselves and distinct bigrams, against KL; every checkpoint "
+        "of every seed. A gold gain that goes with a jump in any of them is suspect."
+    )
+    keys = ["loss", "beta", "seed", "step", "kl", *plots.HEALTH_LABELS]
+    return ReportFigure("health", "Health of the responses", caption, figure, checkpoints[keys])
+
+
+BUILDERS: tuple[Callable[[Analysis], ReportFigure | None], ...] = (
+    frontier_figure, frontier_by_loss_figure, differences_figure, beta_figure, ratios_figure,
+    overoptimisation_figure, regularisation_figure, health_figure,
+)  # fmt: skip
+
+
+def _legend(figure: Figure) -> None:
+    """One legend above all axes of the figure, as wide as the figure allows."""
+    handles = {
+        label: handle for ax in figure.axes for handle, label in zip(*ax.get_legend_handles_labels(), strict=True)
+    }
+    per_row = max(1, int(figure.get_size_inches()[0] / 1.15))
+    figure.legend(
+        handles.values(), handles.keys(), loc="outside upper center", ncols=min(per_row, len(handles)),
+        columnspacing=1.2, handletextpad=0.5,
+    )  # fmt: skip
+
+
+def _lower_first(sentence: str) -> str:
+    return sentence[:1].lower() + sentence[1:]
