@@ -6,6 +6,8 @@ from torch import Tensor
 
 from bench.logprobs import NextTokenLogits, sum_over_response, token_logprobs
 
+ROUNDING_NATS = 1e-4
+
 
 class SequenceKL(NamedTuple):
     """Two unbiased estimates of KL(π‖π_ref) from the same samples of π, each [sequences], in nats."""
@@ -37,11 +39,13 @@ def sequence_kl(policy: NextTokenLogits, reference: NextTokenLogits) -> Sequence
 def disagreement_in_se(kl: Tensor, k1: Tensor) -> float:
     """How many standard errors of their paired difference lie between the two estimators' means.
 
-    More than 4 means that sampler and scorer do not describe the same policy.
+    More than 4 means that sampler and scorer do not describe the same policy. Means closer than `ROUNDING_NATS`
+    agree: between almost identical policies the differences are float32 rounding, whose mean can be many of
+    its own standard errors away from 0.
 
     Args:
         kl, k1: [sequences], two or more.
     """
     difference = (kl - k1).double()
-    se = difference.std() / len(difference) ** 0.5
-    return 0.0 if difference.abs().max() < 1e-9 else float(difference.mean().abs() / se)
+    gap = difference.mean().abs()
+    return 0.0 if gap < ROUNDING_NATS else float(gap / (difference.std() / len(difference) ** 0.5))
