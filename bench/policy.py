@@ -5,8 +5,10 @@ import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
@@ -38,9 +40,15 @@ class Policy:
         return [ids[:-1] if ids and ids[-1] == self.eos_id else ids for ids in encoded]
 
     def decode_responses(self, responses: Sequence[TokenIds]) -> list[str]:
-        """Texts of responses, without the EOS that ended them."""
+        """Texts of responses as they follow a prompt, without the EOS that ended them.
+
+        Many tokenizers drop the space before the first word of a text; decoding behind an EOS keeps it.
+        """
         bare = [ids[:-1] if ids and ids[-1] == self.eos_id else ids for ids in responses]
-        return self.tokenizer.batch_decode(bare, clean_up_tokenization_spaces=False)
+        before, *texts = self.tokenizer.batch_decode(
+            [[self.eos_id, *ids] for ids in ([], *bare)], clean_up_tokenization_spaces=False
+        )
+        return [text.removeprefix(before) for text in texts]
 
     def trainable_copy(self) -> "Policy":
         """The same weights as a separate model whose parameters require gradients."""
@@ -58,25 +66,49 @@ def load_policy(directory: Path, *, device: str = "cpu") -> Policy:
     """Load a Hugging Face causal-LM directory in float32, frozen, in evaluation mode.
 
     Raises:
-        ConfigError: the directory is missing, holds no causal language model, or its tokenizer has no EOS.
+        ConfigError: the directory is missing or damaged, holds no causal language model (but a classifier, or an
+            encoder that sees later tokens), or its tokenizer has no words, no EOS, or more tokens than the model.
     """
     if not (directory / "config.json").is_file():
         raise ConfigError(f"policy {directory}: no config.json there; a Hugging Face model directory is needed")
+    loaded: Any
     try:
-        model, info = AutoModelForCausalLM.from_pretrained(
+        loaded = AutoModelForCausalLM.from_pretrained(
             directory, dtype=torch.float32, output_loading_info=True, local_files_only=True
         )
         tokenizer = AutoTokenizer.from_pretrained(directory, local_files_only=True)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise ConfigError(f"policy {directory}: not a causal language model with tokenizer ({error})") from error
+    model, info = loaded
+    model.requires_grad_(False).eval()
     if info["missing_keys"]:
         missing = ", ".join(sorted(info["missing_keys"])[:3])
         raise ConfigError(f"policy {directory}: weights {missing} are missing, so it is no causal language model")
+    _check_causal(directory, model)
+    _check_tokenizer(directory, tokenizer, model.get_input_embeddings().num_embeddings)
+    pad_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
+    return Policy(model.to(device), tokenizer, tokenizer.eos_token_id, pad_id)
+
+
+def _check_causal(directory: Path, model: PreTrainedModel) -> None:
+    """AutoModelForCausalLM also takes classifiers whose head is tied to the embeddings, and encoders."""
+    if classifiers := [name for name in model.config.architectures or () if "Classification" in name]:
+        raise ConfigError(f"policy {directory}: holds {classifiers[0]}, a reward model and no language model")
+    with torch.no_grad():
+        one, other = model(input_ids=torch.tensor([[0, 0], [0, 1]])).logits[:, 0]
+    if not torch.allclose(one, other, atol=1e-4):
+        kind = type(model).__name__
+        raise ConfigError(f"policy {directory}: predictions of {kind} depend on later tokens; it is not causal")
+
+
+def _check_tokenizer(directory: Path, tokenizer: PreTrainedTokenizerBase, vocabulary: int) -> None:
+    # Without tokenizer files, transformers makes up a tokenizer that holds nothing but special tokens.
+    if len(tokenizer) <= len(tokenizer.all_special_ids):
+        raise ConfigError(f"policy {directory}: its tokenizer is missing or has no words; save it beside the model")
     if tokenizer.eos_token_id is None:
         raise ConfigError(f"policy {directory}: its tokenizer has no EOS token, so no response could end")
-    model.requires_grad_(False).eval().to(device)
-    pad_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
-    return Policy(model, tokenizer, tokenizer.eos_token_id, pad_id)
+    if len(tokenizer) > vocabulary:
+        raise ConfigError(f"policy {directory}: {len(tokenizer)} tokens in the tokenizer, {vocabulary} in the model")
 
 
 @functools.lru_cache(maxsize=2)
@@ -86,10 +118,15 @@ def cached_policy(directory: Path, fingerprint: str, device: str) -> Policy:
 
 
 def resolve_device(device: str) -> str:
-    """``auto`` is CUDA where there is one, else the CPU."""
+    """``auto`` is CUDA where there is one, else the CPU.
+
+    Raises:
+        ConfigError: no such device, or none on this machine.
+    """
     if device == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     try:
-        return str(torch.device(device))
-    except RuntimeError as error:
-        raise ConfigError(f"device={device!r}: {str(error).splitlines()[0]}") from error
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:  # torch without CUDA asserts
+        raise ConfigError(f"device={device!r}: {str(error).splitlines()[0]}; try auto or cpu") from error
+    return device
