@@ -12,6 +12,7 @@ from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
+import bench.tabular  # noqa: F401  registers its architecture with AutoModelForCausalLM
 from bench.config import ConfigError
 from bench.sequences import TokenIds
 
