@@ -4,14 +4,14 @@
     <root>/<kind>/<hash of inputs>/...             what the builder wrote
 
 A builder gets an empty temporary directory; only a complete directory is renamed to its final name, so an
-interrupted or failed build leaves nothing that could be mistaken for an artifact.
+interrupted or failed build leaves nothing that could be mistaken for an artifact. What a killed build leaves
+behind is removed by the next one.
 """
 
 import functools
 import hashlib
 import json
 import shutil
-import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,7 +62,9 @@ def build_once(
 
 
 def _build(target: Path, kind: str, inputs: Mapping[str, Any], builder: Callable[[Path], None]) -> None:
-    temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    temporary = target.with_name(f".{target.name}.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)  # of a killed build: we hold the lock, so nobody is writing it
+    temporary.mkdir()
     try:
         builder(temporary)
         files = {str(path.relative_to(temporary)): _describe(path) for path in _files(temporary)}

@@ -145,19 +145,19 @@ def read_records(path: Path, *, allow_partial: bool = False) -> list[dict[str, A
     Args:
         allow_partial: leave out a last line without its line end: a cell that is being written, or was killed.
     Raises:
-        DamagedRecord: a line is cut off, is not JSON, lacks a key or has another schema version.
+        DamagedRecord: a line is cut off, is not JSON, holds NaN or infinity, lacks a key or has another schema.
     """
     rows = []
-    lines = path.read_text(encoding="utf-8").split("\n")
+    lines = path.read_bytes().split(b"\n")
     if allow_partial:
         lines.pop()
     for number, line in enumerate(lines, start=1):
         if not line:
             continue
         try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise DamagedRecord(f"{path}:{number}: not a complete JSON line ({error.msg})") from error
+            row = json.loads(line, parse_constant=_refuse_constant)
+        except ValueError as error:  # of JSON, or of UTF-8
+            raise DamagedRecord(f"{path}:{number}: not a complete JSON line ({error})") from error
         if not isinstance(row, dict) or row.get("schema") != SCHEMA_VERSION:
             seen = row.get("schema") if isinstance(row, dict) else type(row).__name__
             raise DamagedRecord(f"{path}:{number}: schema {seen!r}, this version reads {SCHEMA_VERSION}")
@@ -166,6 +166,10 @@ def read_records(path: Path, *, allow_partial: bool = False) -> list[dict[str, A
             raise DamagedRecord(f"{path}:{number}: missing {', '.join(missing)}")
         rows.append(row)
     return rows
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is no number of a finished checkpoint")
 
 
 def write_json(path: Path, value: Any) -> None:
