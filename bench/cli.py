@@ -5,14 +5,13 @@ import re
 import signal
 import sys
 from collections.abc import Callable
-from dataclasses import fields, is_dataclass
-from typing import Any, get_type_hints
+from typing import Any
 
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
 from bench.artifacts import DamagedArtifact
-from bench.config import CellConfig, ConfigError
+from bench.config import CellConfig, ConfigError, known_keys
 from bench.records import DamagedRecord
 from gold_rm.reward_model import GoldModelError
 
@@ -50,7 +49,7 @@ def _explain_hydra(error: HydraException) -> str:
     message = str(error).split("\nConfig search path")[0].strip()
     if unknown := _UNKNOWN_KEY.search(message):
         key = unknown.group(1)
-        nearest = difflib.get_close_matches(key, known_keys(), n=1, cutoff=0.0)[0]
+        nearest = difflib.get_close_matches(key, ["experiment", *known_keys(CellConfig)], n=1, cutoff=0.0)[0]
         return f"{key}: no such key; did you mean {nearest!r}? All keys: python -m bench.train --cfg job"
     if missing := re.search(r"Could not find '([^']+)/([^'/]+)'", message):
         group, name = missing.groups()
@@ -62,14 +61,3 @@ def _explain_hydra(error: HydraException) -> str:
     if isinstance(error.__cause__, OmegaConfBaseException):
         return f"{message}: {str(error.__cause__).splitlines()[0]}"
     return message
-
-
-def known_keys(kind: type = CellConfig, prefix: str = "") -> list[str]:
-    """Every dotted configuration key, such as ``optim.lr``."""
-    keys = ["experiment"] if not prefix else []
-    for field in fields(kind):
-        hint = get_type_hints(kind)[field.name]
-        keys.append(prefix + field.name)
-        if is_dataclass(hint):
-            keys += known_keys(hint, f"{prefix}{field.name}.")
-    return keys

@@ -4,11 +4,13 @@ Every value is checked here, before anything is built or trained, with a message
 value seen and what is allowed.
 """
 
+import difflib
+import functools
 import hashlib
 import json
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, is_dataclass
 from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
 
@@ -196,25 +198,39 @@ def build_checked(kind: type[T], values: Any, where: str = "") -> T:
         ConfigError: naming the key, the value seen and what is allowed.
     """
     try:
-        return TypeAdapter(kind).validate_python(values, extra="forbid")
+        # Strict, so that beta=true is not 1.0; as JSON, in which an integer is a float and a list a tuple.
+        adapter: TypeAdapter[T] = _adapter(kind)  # type: ignore[arg-type]  # mypy doubts that a class is hashable
+        return adapter.validate_json(json.dumps(values), strict=True, extra="forbid")
     except ValidationError as error:
         raise ConfigError("; ".join(_explain(kind, where, item) for item in error.errors())) from error
+
+
+@functools.cache
+def _adapter(kind: type) -> TypeAdapter[Any]:
+    return TypeAdapter(kind)
 
 
 def _explain(kind: type, where: str, item: Any) -> str:
     key = ".".join([where, *map(str, item["loc"])] if where else map(str, item["loc"]))
     if isinstance(cause := item.get("ctx", {}).get("error"), ValueError):
         return str(cause) if isinstance(cause, ConfigError) else f"{key}: {cause}"
-    if item["type"] in ("unexpected_keyword_argument", "missing"):
-        what = "missing" if item["type"] == "missing" else "no such key"
-        return f"{key}: {what}; known here are {', '.join(_keys_at(kind, item['loc'][:-1]))}"
+    if item["type"] == "missing":
+        return f"{key}: missing"
+    if item["type"] == "unexpected_keyword_argument":
+        known = known_keys(kind, f"{where}." if where else "")
+        nearest = difflib.get_close_matches(key, known, n=1, cutoff=0.0)
+        return f"{key}: no such key" + (f"; did you mean {nearest[0]!r}?" if nearest else "")
     return f"{key}={item['input']!r}: {item['msg'].lower()}"
 
 
-def _keys_at(kind: Any, path: tuple[Any, ...]) -> list[str]:
-    for part in path:
-        kind = get_type_hints(kind)[part]
-    return [f.name for f in fields(kind)]
+def known_keys(kind: type, prefix: str = "") -> list[str]:
+    """Every dotted key of the dataclass `kind`, such as ``optim.lr``, each after `prefix`."""
+    keys = []
+    for name, hint in get_type_hints(kind).items():
+        keys.append(prefix + name)
+        if isinstance(hint, type) and is_dataclass(hint):
+            keys += known_keys(hint, f"{prefix}{name}.")
+    return keys
 
 
 # Settings that say where a cell runs or is filed, not what it is; `world` alone is named by its group.
