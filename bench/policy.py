@@ -85,24 +85,28 @@ def load_policy(directory: Path, *, device: str = "cpu") -> Policy:
     if info["missing_keys"]:
         missing = ", ".join(sorted(info["missing_keys"])[:3])
         raise ConfigError(f"policy {directory}: weights {missing} are missing, so it is no causal language model")
-    _check_causal(directory, model)
-    _check_tokenizer(directory, tokenizer, model.get_input_embeddings().num_embeddings)
+    _check_tokenizer(directory, tokenizer, vocabulary=_check_causal(directory, model))
     pad_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
     return Policy(model.to(device), tokenizer, tokenizer.eos_token_id, pad_id)
 
 
-def _check_causal(directory: Path, model: PreTrainedModel) -> None:
-    """AutoModelForCausalLM also takes classifiers whose head is tied to the embeddings, and encoders."""
+def _check_causal(directory: Path, model: PreTrainedModel) -> int:
+    """Refuse what AutoModelForCausalLM takes too: classifiers with tied embeddings, and encoders.
+
+    Returns:
+        Number of tokens that the model predicts.
+    """
     if classifiers := [name for name in model.config.architectures or () if "Classification" in name]:
         raise ConfigError(f"policy {directory}: holds {classifiers[0]}, a reward model and no language model")
     with torch.no_grad():
-        one, other = model(input_ids=torch.tensor([[0, 0], [0, 1]])).logits[:, 0]
+        one, other = model(input_ids=torch.tensor([[0, 0], [0, 1]])).logits[:, 0]  # they differ in the future only
     if not torch.allclose(one, other, atol=1e-4):
         kind = type(model).__name__
         raise ConfigError(f"policy {directory}: predictions of {kind} depend on later tokens; it is not causal")
+    return len(one)
 
 
-def _check_tokenizer(directory: Path, tokenizer: PreTrainedTokenizerBase, vocabulary: int) -> None:
+def _check_tokenizer(directory: Path, tokenizer: PreTrainedTokenizerBase, *, vocabulary: int) -> None:
     # Without tokenizer files, transformers makes up a tokenizer that holds nothing but special tokens.
     if len(tokenizer) <= len(tokenizer.all_special_ids):
         raise ConfigError(f"policy {directory}: its tokenizer is missing or has no words; save it beside the model")
