@@ -2,12 +2,17 @@
 
 from dataclasses import dataclass
 
-from analysis.best_of_n import Ceiling
-from analysis.claims import Claim
-from analysis.frontier import Frontiers
+import numpy as np
+import pandas as pd
+
+from analysis.best_of_n import Ceiling, find_ceiling
+from analysis.claims import Claim, assess_claims
+from analysis.discordance import Discordance, compare_orders
+from analysis.frontier import EQUIVALENCE_MARGIN, KL_BUDGETS, Frontiers, fit_frontiers
 from analysis.load import Sweep
-from analysis.optimal_beta import OptimalBetas
-from analysis.overoptimisation import Overoptimisation
+from analysis.optimal_beta import BASELINE, OptimalBetas, find_optimal_betas
+from analysis.overoptimisation import Overoptimisation, fit_overoptimisation
+from analysis.resampling import make_draws
 
 
 @dataclass(frozen=True)
@@ -19,9 +24,40 @@ class Analysis:
     optimal_betas: OptimalBetas
     overoptimisation: Overoptimisation
     ceiling: Ceiling | None
+    discordance: Discordance
     claims: tuple[Claim, ...]
     warnings: tuple[str, ...]
 
 
-# To come: analyse(sweep: Sweep, rng: np.random.Generator, *, predictions: pd.DataFrame | None = None) -> Analysis,
-# claims.write_claims(claims, path), tables.{cell_table,optimal_beta_table,frontier_table}(...) -> DataFrame.
+def analyse(
+    sweep: Sweep,
+    rng: np.random.Generator,
+    *,
+    predictions: pd.DataFrame | None = None,
+    budgets: tuple[float, ...] = KL_BUDGETS,
+    margin: float = EQUIVALENCE_MARGIN,
+    baseline: str = BASELINE,
+) -> Analysis:
+    """Compute all statistics of a sweep.
+
+    Args:
+        rng: resamples the evaluation prompts; the same generator state gives the same numbers.
+        predictions: ``loss, local, global_``: predicted β(loss) / β(baseline).
+        budgets: KLs in nats at which losses are compared.
+        margin: largest difference in gold (SD units) that still counts as the same frontier.
+        baseline: loss that ratios of β are taken to.
+    Raises:
+        RefusedSweep: the sweep cannot be analysed as one (several settings, samples that contradict the records).
+    """
+    draws = make_draws(sweep, rng)
+    frontiers = fit_frontiers(draws, budgets=budgets, margin=margin)
+    betas = find_optimal_betas(draws, baseline=baseline, budgets=budgets, predictions=predictions)
+    overoptimisation = fit_overoptimisation(draws, frontiers.smoothed)
+    ceiling = None
+    if sweep.reference is not None:
+        ceiling = find_ceiling(sweep.reference, draws, frontiers.smoothed, budgets=budgets)
+    discordance = compare_orders(sweep)
+    claims = assess_claims(frontiers, betas, overoptimisation, discordance)
+    parts = (sweep, draws, frontiers, betas, overoptimisation, *([ceiling] if ceiling else []))
+    warnings = tuple(dict.fromkeys(warning for part in parts for warning in part.warnings))
+    return Analysis(sweep, frontiers, betas, overoptimisation, ceiling, discordance, claims, warnings)

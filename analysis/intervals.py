@@ -30,6 +30,8 @@ KINDS = {
     "pooled over losses, variance of the shared prompts added",
     "simultaneous_prompts": "Tukey interval, simultaneous over all comparisons shown, over evaluation prompts only "
     "(one seed): it does not cover the variation between runs",
+    "pool": "t interval over the evaluation prompts of π_ref's sample pool",
+    "pairs": "interval over seeds, simultaneous over all pairs of checkpoints (Bonferroni)",
     "none": "no interval can be given",
 }
 

@@ -1,15 +1,30 @@
-"""Does gold rise, peak and fall with KL? Gao et al.'s forms against a monotone one."""
+"""Does gold rise, peak and fall with KL? Gao et al.'s two forms against a monotone one.
 
+All three pass through gold 0 at KL 0 and have two parameters. They are fitted to all checkpoints of a loss by least
+squares weighted with 1/gold_se²; the form that best predicts the checkpoints of a β (with fewer than three β: of a
+seed) that it was not fitted to is chosen.
+"""
+
+from collections.abc import Mapping
 from dataclasses import dataclass
 
+import numpy as np
 import pandas as pd
 
-# d = √KL. Gao et al. 2023 (arXiv 2210.10760), section 3.1; `saturating` is ours: it rises for ever.
+from analysis.frontier import SmoothedFrontier
+from analysis.intervals import interval
+from analysis.resampling import Design, Draws, LossReplicates
+
+# d = √KL. The first two: Gao et al. 2023 (arXiv 2210.10760), section 3.1; `saturating` is ours: it never falls.
 FORMS = {
     "best_of_n": "R = d (α − β d)",
     "rl": "R = d (α − β ln d)",
     "saturating": "R = a (1 − exp(−d / s))",
 }
+NO_PEAK = "no peak inside the data"
+_CURVE_POINTS = 80
+# Candidate s of the saturating form, in units of the largest d: from a step to a straight line.
+_SATURATION_SCALES = np.geomspace(0.02, 20.0, 61)
 
 
 @dataclass(frozen=True)
@@ -18,12 +33,14 @@ class Overoptimisation:
 
     Attributes:
         fits: ``loss, form, first, first_low, first_high, second, second_low, second_high, kind, held_out_rmse,
-            folds, chosen``; first and second are α, β (or a, s) in SD units and √nats; held_out_rmse in SD.
+            folds, chosen``; first and second are α, β (or a, s) in SD units and √nats; held_out_rmse in SD, NaN
+            where there is a single fold (then no form is chosen).
         curves: ``loss, form, kl, gold, chosen``; the fitted forms inside the data.
         peaks: one row per loss: ``loss, form, kl_peak, kl_peak_low, kl_peak_high, gold_peak, gold_peak_low,
             gold_peak_high, kl_max, inside, drop, drop_low, drop_high, drop_se, kind, note``; of the chosen form, NaN
-            and a note ("no peak inside the data") where it has none up to kl_max. drop is gold at the smoothed
-            frontier's peak minus gold at kl_max, free of the bias of picking the peak from the same seeds.
+            and a note ("no peak inside the data") where it has none up to kl_max. drop is gold at the peak of the
+            smoothed frontier minus gold at kl_max, the peak located without the seed on which it is measured (with
+            one seed: on the same data, which favours a positive drop).
         warnings: sentences.
     """
 
@@ -31,3 +48,176 @@ class Overoptimisation:
     curves: pd.DataFrame
     peaks: pd.DataFrame
     warnings: tuple[str, ...]
+
+
+def fit_overoptimisation(draws: Draws, smoothed: Mapping[str, SmoothedFrontier]) -> Overoptimisation:
+    """Fit the forms to every loss and say where gold peaks.
+
+    Args:
+        smoothed: the frontiers of the same draws (`Frontiers.smoothed`).
+    """
+    fits, curves, peaks = [], [], []
+    for loss in draws.losses:
+        replicates = draws.of(loss)
+        weight = replicates.weight * _precision(replicates.rows["gold_se"].to_numpy())
+        d = np.sqrt(replicates.kl)
+        parameters = {form: fit_form(form, d, replicates.gold, weight) for form in FORMS}
+        errors, folds = _held_out_rmse(replicates, weight[0])
+        chosen = min(errors, key=lambda form: errors[form]) if folds > 1 else None
+        fits += [
+            _fit_row(loss, form, values, replicates.design, errors[form], folds, chosen)
+            for form, values in parameters.items()
+        ]
+        kl = smoothed[loss].grid(_CURVE_POINTS)
+        curves += [
+            pd.DataFrame({"loss": loss, "form": form, "kl": kl, "chosen": form == chosen,
+                          "gold": form_gold(form, values[0], np.sqrt(kl))})
+            for form, values in parameters.items()
+        ]  # fmt: skip
+        peaks.append(_peak_row(loss, chosen, parameters, smoothed[loss]))
+    table = pd.DataFrame(peaks)
+    warnings = [f"{row.loss}: {row.note}" for row in table.itertuples() if row.note and row.note != NO_PEAK]
+    return Overoptimisation(pd.DataFrame(fits), pd.concat(curves, ignore_index=True), table, tuple(warnings))
+
+
+def form_gold(form: str, parameters: np.ndarray, d: np.ndarray) -> np.ndarray:
+    """Gold of a form at d [m]; parameters [..., 2] give [..., m]."""
+    first, second = parameters[..., 0, None], parameters[..., 1, None]
+    if form == "saturating":
+        return -first * np.expm1(-d / second)
+    return first * d - second * _second_column(form, d)
+
+
+def _second_column(form: str, d: np.ndarray) -> np.ndarray:
+    """What β multiplies: d² or d ln d, which is 0 at d = 0."""
+    return d**2 if form == "best_of_n" else d * np.log(np.where(d > 0, d, 1.0))
+
+
+def fit_form(form: str, d: np.ndarray, gold: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    """Weighted least squares in R data sets: d, gold, weight [R, n] give parameters [R, 2]."""
+    if form == "saturating":
+        return _fit_saturating(d, gold, weight)
+    columns = np.stack([d, -_second_column(form, d)])
+    gram = np.einsum("arn,brn,rn->rab", columns, columns, weight, optimize=True)
+    moment = np.einsum("arn,rn,rn->ra", columns, gold, weight, optimize=True)
+    return np.linalg.solve(gram, moment[..., None])[..., 0]
+
+
+def _fit_saturating(d: np.ndarray, gold: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    """a in closed form for every candidate s; the best s refined by a parabola through the errors around it."""
+    scales = d.max() * _SATURATION_SCALES
+    explained = np.empty((len(scales), len(d)))  # what a(s) takes off the weighted sum of squares
+    for number, scale in enumerate(scales):
+        shape = -np.expm1(-d / scale)
+        explained[number] = (weight * shape * gold).sum(1) ** 2 / (weight * shape**2).sum(1)
+    best = np.clip(explained.argmax(0), 1, len(scales) - 2)
+    replicates = np.arange(len(d))
+    left, middle, right = (explained[best + step, replicates] for step in (-1, 0, 1))
+    bend = left - 2 * middle + right
+    shift = np.where(bend < 0, 0.5 * (left - right) / np.where(bend < 0, bend, -1.0), 0.0).clip(-1, 1)
+    step = np.log(scales[1] / scales[0])
+    scale = scales[best] * np.exp(shift * step)
+    shape = -np.expm1(-d / scale[:, None])
+    return np.stack([(weight * shape * gold).sum(1) / (weight * shape**2).sum(1), scale], axis=1)
+
+
+def _precision(gold_se: np.ndarray) -> np.ndarray:
+    """1/SE², relative to the median; equal weights where no SE is known to be positive."""
+    positive = gold_se[gold_se > 0]
+    typical = np.median(positive) if len(positive) else 1.0
+    return (typical / np.where(gold_se > 0, gold_se, typical)) ** 2
+
+
+def _held_out_rmse(replicates: LossReplicates, weight: np.ndarray) -> tuple[dict[str, float], int]:
+    """Weighted root mean squared error of each form on folds it was not fitted to, and the number of folds."""
+    rows = replicates.rows
+    fold = rows["beta"] if len(rows["beta"].unique()) > 2 else rows["seed"]
+    labels = fold.unique()
+    if len(labels) < 2:
+        return dict.fromkeys(FORMS, np.nan), len(labels)
+    d, gold = np.sqrt(replicates.kl[0]), replicates.gold[0]
+    kept = (fold.to_numpy()[None, :] != labels[:, None]) * weight  # [folds, n]
+    everywhere = np.broadcast_to(d, kept.shape), np.broadcast_to(gold, kept.shape)
+    held_out = weight - kept
+    errors = {}
+    for form in FORMS:
+        residual = form_gold(form, fit_form(form, *everywhere, kept), d) - gold
+        errors[form] = float(np.sqrt((held_out * residual**2).sum() / held_out.sum()))
+    return errors, len(labels)
+
+
+def _fit_row(
+    loss: str, form: str, parameters: np.ndarray, design: Design, error: float, folds: int, chosen: str | None
+) -> dict[str, object]:
+    result = interval(parameters, design)
+    row: dict[str, object] = {"loss": loss, "form": form}
+    for number, name in enumerate(("first", "second")):
+        for suffix, values in (("", result.estimate), ("_low", result.low), ("_high", result.high)):
+            row[name + suffix] = values[number]
+    return row | {"kind": result.kind[0], "held_out_rmse": error, "folds": folds, "chosen": form == chosen}
+
+
+def inverse_peak(form: str, parameters: np.ndarray) -> np.ndarray:
+    """1/d* [...] of parameters [..., 2]: 0 or less where the form has no peak, so that it stays finite."""
+    first, second = parameters[..., 0], parameters[..., 1]
+    if form == "best_of_n":  # d* = α / 2β
+        return 2 * second / first
+    if form == "rl":  # d* = exp(α/β − 1)
+        falling = second > 0
+        return np.where(falling, np.exp(1 - first / np.where(falling, second, 1.0)), 0.0)
+    return np.zeros(parameters.shape[:-1])
+
+
+def _peak_row(
+    loss: str, chosen: str | None, parameters: Mapping[str, np.ndarray], curve: SmoothedFrontier
+) -> dict[str, object]:
+    row: dict[str, object] = {"loss": loss, "form": chosen or "none", **dict.fromkeys(_PEAK_COLUMNS, np.nan)}
+    row |= {"kl_max": curve.kl_max, "inside": False}
+    if chosen is None:
+        row["note"] = "a single β and seed: no form can be chosen by held-out error"
+    else:
+        inverse = inverse_peak(chosen, parameters[chosen])
+        row["inside"] = bool(inverse[0] * np.sqrt(curve.kl_max) > 1)
+        row["note"] = "" if row["inside"] else NO_PEAK
+        if row["inside"]:
+            where = interval(inverse, curve.design)
+            d = np.clip(1 / np.maximum(inverse, 1e-9), None, np.sqrt(curve.kl_max))
+            gold = np.stack([form_gold(chosen, p, at) for p, at in zip(parameters[chosen], d[:, None], strict=True)])
+            height = interval(gold[:, 0], curve.design)
+            values = (*(float(_kl_of(x)) for x in (where.estimate, where.high, where.low)),
+                      float(height.estimate), float(height.low), float(height.high))  # fmt: skip
+            row |= dict(zip(_PEAK_COLUMNS, values, strict=True))
+    drop = interval(_drop(curve), curve.design)
+    return row | {key: float(value) for key, value in drop.columns("drop").items()} | {"kind": str(drop.kind)}
+
+
+_PEAK_COLUMNS = ("kl_peak", "kl_peak_low", "kl_peak_high", "gold_peak", "gold_peak_low", "gold_peak_high")
+
+
+def _kl_of(inverse: np.ndarray) -> np.ndarray:
+    """KL* = d*² from 1/d*; infinite where no peak is."""
+    return np.where(inverse > 0, 1 / np.maximum(inverse, 1e-9) ** 2, np.inf)
+
+
+def _drop(curve: SmoothedFrontier) -> np.ndarray:
+    """Gold at the frontier's peak minus gold at its end, in every version, [R].
+
+    With the peak located on the same seeds, noise alone would make the drop positive. Seed s's own drop, by its
+    pseudo-value S·full − (S − 1)·without_s, is therefore taken at the peak of the other seeds; the average over seeds
+    replaces the full value, and the values without a seed are set so that the jackknife sees these drops.
+    """
+    gold = curve.gold(curve.grid())
+    drops = gold - gold[:, -1:]
+    seeds, used = curve.design.seed_count, np.flatnonzero(curve.design.seeds_used)
+    at = int(gold[0].argmax())
+    values = drops[:, at].copy()
+    if seeds < 2:
+        return values
+    own = np.empty(seeds)
+    for number, seed in enumerate(used):
+        left_out = 1 + seed
+        place = gold[left_out].argmax()
+        own[number] = seeds * drops[0, place] - (seeds - 1) * drops[left_out, place]
+    values[0] = own.mean()
+    values[1 + used] = (own.sum() - own) / (seeds - 1)
+    return values

@@ -103,6 +103,8 @@ class Draws:
         losses, seeds: as in the sweep.
         source: ``samples`` (prompt by prompt) or ``records`` (only standard errors are known).
         prompts: number of evaluation prompts; of π_ref's pool where only records are used.
+        draws: B.
+        prompt_ids: [prompts] ascending, in the order of the weights; None where only records are used.
         warnings: sentences.
     """
 
@@ -112,6 +114,7 @@ class Draws:
     prompts: int
     draws: int
     warnings: tuple[str, ...]
+    prompt_ids: np.ndarray | None
     _rows: pd.DataFrame
     _samples: tuple[np.ndarray, np.ndarray] | None  # kl, gold, each [rows, prompts]
     _joint: np.ndarray  # samples: prompt weights [B, prompts]; records: normal deviates [B, 2]
@@ -134,6 +137,22 @@ class Draws:
         weight = np.ones(kl.shape)
         weight[1 : 1 + len(self.seeds)] = seed[None, :] != np.arange(len(self.seeds))[:, None]
         return LossReplicates(rows, kl, gold, weight, Design(used, self.draws, self.prompts))
+
+    def prompt_means(self, table: np.ndarray, prompt_ids: np.ndarray) -> np.ndarray:
+        """Means over prompts of what does not depend on a cell, such as π_ref's samples, in every version.
+
+        Args:
+            table: [prompts, ...].
+            prompt_ids: [prompts] of its rows.
+        Returns:
+            [R, ...]. Where only records are used, or the prompts are others, every version is the plain mean.
+        """
+        mean = table.mean(axis=0)
+        fixed = np.broadcast_to(mean, (1 + len(self.seeds), *mean.shape))
+        if self.prompt_ids is None or not np.array_equal(prompt_ids, self.prompt_ids):
+            return np.concatenate([fixed, np.broadcast_to(mean, (2 * self.draws, *mean.shape))])
+        drawn = (np.tensordot(weights, table, axes=1) for weights in (self._joint, self._within.mean(axis=0)))
+        return np.concatenate([fixed, *drawn])
 
     def _drawn(self, index: np.ndarray, rows: pd.DataFrame, seed: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """KL and gold in the joint and the within draws, each [2B, n]."""
@@ -185,11 +204,11 @@ def make_draws(sweep: Sweep, rng: np.random.Generator, *, draws: int = DRAWS) ->
         )
     rows = sweep.checkpoints[["cell", "loss", "beta", "seed", "step", "is_final", "kl", "kl_se", "gold", "gold_se"]]
     warnings = []
-    samples = prompts = None
+    samples = prompt_ids = None
     if not sweep.has_samples:
         warnings.append("Samples are missing for some cells: prompt variation comes from the records' standard errors.")
     else:
-        samples = _sample_tables(sweep, rows)
+        prompt_ids, samples = _sample_tables(sweep, rows)
         if samples is None:
             warnings.append("Too many samples to read: prompt variation comes from the records' standard errors.")
     entropy = int(rng.integers(2**32))
@@ -198,7 +217,7 @@ def make_draws(sweep: Sweep, rng: np.random.Generator, *, draws: int = DRAWS) ->
         prompts = 100 if sweep.reference is None else sweep.reference["prompt_id"].nunique()
         joint, within = rng.standard_normal((draws, 2)), rng.standard_normal((seeds, draws, 2))
     else:
-        prompts = samples[0].shape[1]
+        prompts = len(prompt_ids)
         weights = rng.multinomial(prompts, np.full(prompts, 1 / prompts), size=(1 + seeds, draws)) / prompts
         # With one seed both sets resample the same thing.
         joint, within = weights[0], weights[1:] if seeds > 1 else weights[:1]
@@ -209,6 +228,7 @@ def make_draws(sweep: Sweep, rng: np.random.Generator, *, draws: int = DRAWS) ->
         prompts,
         draws,
         tuple(warnings),
+        None if samples is None else prompt_ids,
         rows,
         samples,
         joint,
@@ -217,14 +237,14 @@ def make_draws(sweep: Sweep, rng: np.random.Generator, *, draws: int = DRAWS) ->
     )
 
 
-def _sample_tables(sweep: Sweep, rows: pd.DataFrame) -> tuple[np.ndarray, np.ndarray] | None:
-    """kl and gold of every checkpoint and prompt, each [rows, prompts]; None when there are too many to read."""
+def _sample_tables(sweep: Sweep, rows: pd.DataFrame) -> tuple[np.ndarray, tuple[np.ndarray, np.ndarray] | None]:
+    """Prompt ids, and kl and gold of every checkpoint, each [rows, prompts]; None when there are too many to read."""
     first = sweep.samples(["prompt_id"], cells=[rows["cell"].iloc[0]])
     prompts = np.sort(first["prompt_id"].to_numpy())
     if len(prompts) < 2:
         raise RefusedSweep(f"{sweep.path}: {len(prompts)} evaluation prompt; intervals need at least 2")
     if len(rows) * len(prompts) > MAX_SAMPLES:
-        return None
+        return prompts, None
     frame = sweep.samples(["prompt_id", "kl", "gold"], final_only=False)
     position = pd.MultiIndex.from_frame(rows[["cell", "step"]]).get_indexer(
         pd.MultiIndex.from_frame(frame[["cell", "step"]])
@@ -244,4 +264,4 @@ def _sample_tables(sweep: Sweep, rows: pd.DataFrame) -> tuple[np.ndarray, np.nda
                 f"{len(prompts)} prompts of the first cell; delete the cell and run the sweep again"
             )
         tables.append(table)
-    return tables[0], tables[1]
+    return prompts, (tables[0], tables[1])
