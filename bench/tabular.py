@@ -41,10 +41,6 @@ class TabularForCausalLM(PreTrainedModel):
         self.table = nn.Embedding(config.rows, config.vocab_size)
         self.post_init()
 
-    def get_input_embeddings(self) -> nn.Embedding:
-        """The table: what tokens are looked up in, a window of them at a time."""
-        return self.table
-
     def forward(
         self, input_ids: Tensor, attention_mask: Tensor | None = None, use_cache: bool = False
     ) -> CausalLMOutput:
