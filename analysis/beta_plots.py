@@ -26,10 +26,10 @@ def against_beta(cells: pd.DataFrame, quantity: str, *, ax: Axes | None = None) 
             rows["beta"], value, yerr=[value - rows[f"{quantity}_low"], rows[f"{quantity}_high"] - value],
             fmt=f"{style.marker}-", color=style.color, linewidth=1.1, elinewidth=0.8, label=style.label,
         )  # fmt: skip
-    plain_log_axis(ax.xaxis, cells["beta"].min() / 1.4, cells["beta"].max() * 1.4)
+    plain_log_axis(ax, "x", cells["beta"].min() / 1.4, cells["beta"].max() * 1.4)
     if quantity == "kl":
         positive = cells.loc[cells["kl"] > 0, "kl"]
-        plain_log_axis(ax.yaxis, positive.min() / 2, positive.max() * 2)
+        plain_log_axis(ax, "y", positive.min() / 2, positive.max() * 2)
     ax.set_xlabel("β")
     ax.set_ylabel(_LABELS[quantity])
     return ax
@@ -67,8 +67,7 @@ def beta_ratios(ratios: pd.DataFrame, baseline: str, *, ax: Axes | None = None) 
     styles = loss_styles(ratios["loss"])
     position = {loss: len(styles) - 1 - k for k, loss in enumerate(styles)}
     finite = ratios.replace(np.inf, np.nan)
-    drawn = [ratios["ratio"], finite["ratio_high"], ratios["local"], ratios["global_"], ratios["ratio_low"]]
-    values = pd.concat(drawn).dropna()
+    values = pd.concat(finite[name] for name in ("ratio", "ratio_low", "ratio_high", "local", "global_")).dropna()
     low, high = values[values > 0].min() / 1.6, values[values > 0].max() * 1.6
     for at, name, marker, shift in (("kl_mean", "at equal KL", "o", 0.16), ("peak", "at the peak", "s", -0.16)):
         rows = ratios[(ratios["at"] == at) & ratios["ratio"].notna()]
@@ -81,14 +80,16 @@ def beta_ratios(ratios: pd.DataFrame, baseline: str, *, ax: Axes | None = None) 
             rows["ratio"], y, xerr=interval, fmt=marker, color="#22262c", elinewidth=1.1, label=f"measured {name}",
             markerfacecolor="#22262c" if at == "kl_mean" else "white",
         )  # fmt: skip
-    predictions = ratios.drop_duplicates("loss").set_index("loss")
+    predictions = finite.drop_duplicates("loss").set_index("loss").dropna(axis="columns", how="all")
     for column, name, marker in (("local", "theory, local", "|"), ("global_", "theory, global", "x")):
+        if column not in predictions:
+            continue
         ax.plot(
             predictions[column], [position[loss] for loss in predictions.index], marker, linestyle="", color="#b94421",
             markersize=8, markeredgewidth=1.4, label=name,
         )  # fmt: skip
     ax.axvline(1, color=REFERENCE_COLOR, linewidth=0.8)
-    plain_log_axis(ax.xaxis, low, high)
+    plain_log_axis(ax, "x", low, high)
     ax.set_ylim(-0.6, len(styles) - 0.4)
     ax.set_yticks(list(position.values()), [styles[loss].label for loss in position])
     ax.grid(axis="y", visible=False)

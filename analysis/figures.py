@@ -1,5 +1,8 @@
 """The report's static figures: what is on each, its caption, its data, and the files it is saved as."""
 
+import base64
+import html
+import io
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,8 +12,8 @@ from matplotlib.figure import Figure
 
 from analysis import beta_plots, plots
 from analysis.analyse import Analysis
-from analysis.intervals import KINDS
 from analysis.style import COLUMN_WIDTH, TEXT_WIDTH, loss_styles, publication
+from analysis.wording import interval_words
 
 FORMATS = ("png", "svg", "pdf")
 
@@ -25,11 +28,21 @@ class ReportFigure:
     figure: Figure
     data: pd.DataFrame
 
+    def _repr_html_(self) -> str:
+        """The figure with its caption, for notebooks."""
+        image = io.BytesIO()
+        with publication():
+            self.figure.savefig(image, format="png", dpi=160)
+        source = base64.b64encode(image.getvalue()).decode()
+        title, caption = html.escape(self.title), html.escape(self.caption)
+        style = f"width: {round(100 * self.figure.get_size_inches()[0])}px"
+        picture = f'<img src="data:image/png;base64,{source}" alt="{title}" style="{style}">'
+        return f"<figure>{picture}<figcaption>{caption}</figcaption></figure>"
+
 
 def report_figures(analysis: Analysis) -> list[ReportFigure]:
     """Every static figure of one analysis that its data allow, in the order of the report."""
-    with publication():
-        built = [build(analysis) for build in BUILDERS]
+    built = [build(analysis) for build in BUILDERS]
     return [figure for figure in built if figure is not None]
 
 
@@ -43,11 +56,7 @@ def save_figure(report_figure: ReportFigure, directory: Path) -> None:
     report_figure.data.to_csv(directory / f"{report_figure.name}.csv", index=False)
 
 
-def interval_words(kinds: pd.Series) -> str:
-    """What the intervals of these rows are, for a caption."""
-    return "95 % " + "; ".join(KINDS[kind] for kind in kinds.dropna().unique())
-
-
+@publication()
 def frontier_figure(analysis: Analysis) -> ReportFigure:
     """All losses in one plot."""
     figure = Figure(figsize=(TEXT_WIDTH, 3.7), layout="constrained")
@@ -55,13 +64,14 @@ def frontier_figure(analysis: Analysis) -> ReportFigure:
     plots.frontier(frontiers, analysis.ceiling, ax=figure.add_subplot())
     _legend(figure)
     caption = (
-        f"Gold reward against KL to the reference. Lines: {_lower_first(frontiers.smoother)} "
+        f"Gold reward against KL to the reference. Lines: {_lower_first(frontiers.smoother).rstrip('.')}. "
         f"Bands: {interval_words(frontiers.curves['kind'])}. Markers: checkpoints, averaged over seeds. "
         f"Grey: what π_ref's own samples allow; KL is not comparable across kinds of optimisation."
     )
     return ReportFigure("frontier", "Frontiers", caption, figure, frontiers.curves)
 
 
+@publication()
 def frontier_by_loss_figure(analysis: Analysis) -> ReportFigure:
     """One panel per loss, the others in grey."""
     frontiers = analysis.frontiers
@@ -71,18 +81,20 @@ def frontier_by_loss_figure(analysis: Analysis) -> ReportFigure:
     figure = Figure(figsize=(TEXT_WIDTH, 2.0 * rows + 0.3), layout="constrained")
     axes = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
     for ax, (loss, style) in zip(axes.flat, styles.items(), strict=False):
-        plots.frontier(frontiers, analysis.ceiling, highlight=loss, ax=ax)
+        plots.frontier(frontiers, analysis.ceiling, highlight=loss, checkpoints=analysis.sweep.checkpoints, ax=ax)
         ax.set_title(style.label, color=style.color)
         ax.label_outer()
     for ax in axes.flat[len(styles) :]:
         ax.set_visible(False)
     caption = (
         f"The same frontiers one loss at a time; grey solid lines: the other losses. "
+        f"Markers: every checkpoint of every seed (filled, open and pale in turn). "
         f"Bands: {interval_words(frontiers.curves['kind'])}."
     )
     return ReportFigure("frontier_by_loss", "Frontier of each loss", caption, figure, frontiers.points)
 
 
+@publication()
 def differences_figure(analysis: Analysis) -> ReportFigure | None:
     """Pairwise differences at the largest KL budget that the most pairs cover."""
     pairwise = analysis.frontiers.pairwise.dropna(subset="difference")
@@ -100,6 +112,7 @@ def differences_figure(analysis: Analysis) -> ReportFigure | None:
     return ReportFigure("frontier_differences", "Differences between losses", caption, figure, pairwise)
 
 
+@publication()
 def beta_figure(analysis: Analysis) -> ReportFigure:
     """Gold and KL against β with optimal β."""
     optimal = analysis.optimal_betas
@@ -117,6 +130,7 @@ def beta_figure(analysis: Analysis) -> ReportFigure:
     return ReportFigure("gold_and_kl_against_beta", "Gold and KL against β", caption, figure, optimal.cells)
 
 
+@publication()
 def ratios_figure(analysis: Analysis) -> ReportFigure | None:
     """Measured and predicted ratios of β."""
     optimal = analysis.optimal_betas
@@ -127,11 +141,12 @@ def ratios_figure(analysis: Analysis) -> ReportFigure | None:
     _legend(figure)
     caption = (
         f"By what factor β must move from {optimal.baseline} to each loss, measured and predicted. "
-        f"Bars: {interval_words(optimal.ratios['kind'])}."
+        f"Bars: {interval_words(optimal.ratios['kind'])}. A loss without curvature at 0 has no local prediction."
     )
     return ReportFigure("beta_ratios", "Ratios of β", caption, figure, optimal.ratios)
 
 
+@publication()
 def overoptimisation_figure(analysis: Analysis) -> ReportFigure:
     """Chosen form and peak of every loss."""
     fits = analysis.overoptimisation
@@ -145,6 +160,7 @@ def overoptimisation_figure(analysis: Analysis) -> ReportFigure:
     return ReportFigure("overoptimisation", "Over-optimisation", caption, figure, fits.curves)
 
 
+@publication()
 def regularisation_figure(analysis: Analysis) -> ReportFigure:
     """E[ρ²] against KL."""
     checkpoints = analysis.sweep.checkpoints
@@ -159,6 +175,7 @@ def regularisation_figure(analysis: Analysis) -> ReportFigure:
     return ReportFigure("regularisation", "Regularisation", caption, figure, checkpoints[keys])
 
 
+@publication()
 def health_figure(analysis: Analysis) -> ReportFigure:
     """Length, EOS rate and distinct-2."""
     checkpoints = analysis.sweep.checkpoints

@@ -4,10 +4,13 @@ Every function takes estimates with intervals (frames of the statistics modules)
 default) and returns it; nothing is saved and no global state is touched. Colours and markers: `analysis.style`.
 """
 
+from itertools import cycle
+from typing import Any, Literal
+
+import matplotlib as mpl
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import NullLocator
@@ -15,7 +18,7 @@ from matplotlib.ticker import NullLocator
 from analysis.best_of_n import Ceiling
 from analysis.frontier import Frontiers
 from analysis.overoptimisation import Overoptimisation
-from analysis.style import loss_styles
+from analysis.style import LossStyle, loss_styles
 
 KL_LABEL = "KL(π‖π_ref) (nats per sequence)"
 GOLD_LABEL = "gold reward (SD of π_ref)"
@@ -26,13 +29,20 @@ _KL_TICKS = (0.1, 0.5, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
 
 
 def frontier(
-    frontiers: Frontiers, ceiling: Ceiling | None = None, *, highlight: str | None = None, ax: Axes | None = None
+    frontiers: Frontiers,
+    ceiling: Ceiling | None = None,
+    *,
+    highlight: str | None = None,
+    checkpoints: pd.DataFrame | None = None,
+    ax: Axes | None = None,
 ) -> Axes:
     """Smoothed gold against KL with its band, the checkpoints behind it, best-of-n and the ceiling.
 
     Args:
         ceiling: best-of-n and the KL-constrained optimum; left out when None.
         highlight: draw this loss in full and the others as grey lines; all in full by default.
+        checkpoints: `analysis.load.Sweep.checkpoints`, to show every seed by itself (filled, open and pale markers in
+            turn); by default checkpoints are averaged over seeds.
     """
     ax = ax or Figure(layout="constrained").add_subplot()
     for loss, style in loss_styles(frontiers.curves["loss"]).items():
@@ -40,19 +50,30 @@ def frontier(
         if highlight not in (None, loss):
             ax.plot(curve["kl"], curve["gold"], color="#c9ced6", linewidth=0.9, zorder=1)
             continue
-        points = frontiers.points[frontiers.points["loss"] == loss]
         ax.fill_between(curve["kl"], curve["gold_low"], curve["gold_high"], color=style.color, alpha=0.1, linewidth=0)
         ax.plot(curve["kl"], curve["gold"], color=style.color, zorder=3)
-        ax.plot(
-            points["kl"], points["gold"], style.marker, color=style.color, alpha=0.75,
-            markeredgecolor="white", markeredgewidth=0.4, zorder=2,
-        )  # fmt: skip
+        if checkpoints is None:
+            points = frontiers.points[frontiers.points["loss"] == loss]
+            _markers(ax, points["kl"], points["gold"], style, markeredgecolor="white", alpha=0.75)
+        else:
+            _markers_by_seed(ax, checkpoints[checkpoints["loss"] == loss], style)
         ax.plot([], [], style.marker, linestyle="-", color=style.color, label=style.label)
     if ceiling is not None:
         draw_ceiling(ax, ceiling, label=highlight is None)
     sqrt_kl_axis(ax)
     ax.set_ylabel(GOLD_LABEL)
     return ax
+
+
+def _markers(ax: Axes, x: pd.Series, y: pd.Series, style: LossStyle, **look: Any) -> None:
+    many = len(x) > _MOST_VECTOR_POINTS
+    ax.plot(x, y, style.marker, color=style.color, **{"markeredgewidth": 0.4, "zorder": 2, "rasterized": many} | look)
+
+
+def _markers_by_seed(ax: Axes, checkpoints: pd.DataFrame, style: LossStyle) -> None:
+    pale = mpl.colors.to_rgba(style.color, 0.35)
+    for face, (_, rows) in zip(cycle((style.color, "white", pale)), checkpoints.groupby("seed"), strict=False):
+        _markers(ax, rows["kl"], rows["gold"], style, markerfacecolor=face, markersize=2.6)
 
 
 def draw_ceiling(ax: Axes, ceiling: Ceiling, *, label: bool) -> None:
@@ -78,7 +99,7 @@ def sqrt_kl_axis(ax: Axes) -> None:
     """KL in nats on a √ scale, on which a frontier's steep beginning and long tail are both legible."""
     ax.set_xscale("function", functions=(lambda kl: np.sqrt(np.clip(kl, 0, None)), np.square))
     high = max(ax.dataLim.xmax, 1e-3)
-    width = ax.get_position().width * ax.figure.get_size_inches()[0]
+    width = ax.get_window_extent().width / ax.figure.dpi
     ticks = [0.0]
     for tick in _KL_TICKS:
         if tick <= high * 1.05 and np.sqrt(tick / high) - np.sqrt(ticks[-1] / high) > 0.3 / width:
@@ -89,15 +110,15 @@ def sqrt_kl_axis(ax: Axes) -> None:
     ax.set_xlabel(KL_LABEL)
 
 
-def plain_log_axis(axis: Axis, low: float, high: float) -> None:
+def plain_log_axis(ax: Axes, name: Literal["x", "y"], low: float, high: float) -> None:
     """A log axis with plain numbers as labels: decades, with 2 and 5 between them where the range is short."""
-    axis.axes.set(**{f"{axis.axis_name}scale": "log"})
     per_decade = (1, 2, 5) if high / low < 300 else (1,)
     decades = range(int(np.floor(np.log10(low))), int(np.ceil(np.log10(high))) + 1)
     ticks = [step * 10.0**decade for decade in decades for step in per_decade if low <= step * 10.0**decade <= high]
+    ax.set(**{f"{name}scale": "log", f"{name}lim": (low, high)})
+    axis = {"x": ax.xaxis, "y": ax.yaxis}[name]
     axis.set_ticks(ticks, [f"{tick:g}" for tick in ticks])
     axis.set_minor_locator(NullLocator())
-    axis.axes.set(**{f"{axis.axis_name}lim": (low, high)})
 
 
 def frontier_differences(pairwise: pd.DataFrame, margin: float, kl: float, *, ax: Axes | None = None) -> Axes:
@@ -138,15 +159,15 @@ def frontier_differences(pairwise: pd.DataFrame, margin: float, kl: float, *, ax
 def overoptimisation(fits: Overoptimisation, frontiers: Frontiers, *, ax: Axes | None = None) -> Axes:
     """The chosen form of every loss against KL, with each peak inside the data and its interval along KL."""
     ax = ax or Figure(layout="constrained").add_subplot()
-    chosen = fits.curves[fits.curves["chosen"]]
-    for loss, style in loss_styles(chosen["loss"]).items():
+    chosen = fits.curves[fits.curves["chosen"].astype(bool)]
+    for loss, style in loss_styles(frontiers.points["loss"]).items():
         curve = chosen[chosen["loss"] == loss]
         points = frontiers.points[frontiers.points["loss"] == loss]
         ax.plot(points["kl"], points["gold"], style.marker, color=style.color, alpha=0.35, markeredgewidth=0)
         ax.plot(curve["kl"], curve["gold"], color=style.color, zorder=3)
         ax.plot([], [], style.marker, linestyle="-", color=style.color, label=style.label)
     highest = chosen["kl"].max()
-    for peak in fits.peaks[fits.peaks["inside"]].itertuples():
+    for peak in fits.peaks[fits.peaks["inside"].astype(bool)].itertuples():
         style = loss_styles([peak.loss])[peak.loss]
         interval = [[peak.kl_peak - max(peak.kl_peak_low, 0)], [min(peak.kl_peak_high, highest) - peak.kl_peak]]
         ax.errorbar(
@@ -167,8 +188,8 @@ def regularisation(checkpoints: pd.DataFrame, *, ax: Axes | None = None) -> Axes
     ax = ax or Figure(layout="constrained").add_subplot()
     trained = checkpoints[(checkpoints["step"] > 0) & (checkpoints["kl"] > 0) & (checkpoints["rho_sq_mean"] > 0)]
     _scatter_by_loss(ax, trained, "rho_sq_mean", "kl")
-    plain_log_axis(ax.xaxis, trained["rho_sq_mean"].min() / 1.3, trained["rho_sq_mean"].max() * 1.3)
-    plain_log_axis(ax.yaxis, trained["kl"].min() / 1.3, trained["kl"].max() * 1.3)
+    plain_log_axis(ax, "x", trained["rho_sq_mean"].min() / 1.3, trained["rho_sq_mean"].max() * 1.3)
+    plain_log_axis(ax, "y", trained["kl"].min() / 1.3, trained["kl"].max() * 1.3)
     ax.set_xlabel("E[ρ²] on held-out pairs (nats²)")
     ax.set_ylabel(KL_LABEL)
     return ax
@@ -194,7 +215,4 @@ def health(checkpoints: pd.DataFrame, quantity: str, *, ax: Axes | None = None) 
 def _scatter_by_loss(ax: Axes, frame: pd.DataFrame, x: str, y: str) -> None:
     for loss, style in loss_styles(frame["loss"]).items():
         rows = frame[frame["loss"] == loss]
-        ax.plot(
-            rows[x], rows[y], style.marker, color=style.color, alpha=0.6, label=style.label,
-            markeredgecolor="white", markeredgewidth=0.3, rasterized=len(frame) > _MOST_VECTOR_POINTS,
-        )  # fmt: skip
+        _markers(ax, rows[x], rows[y], style, alpha=0.6, label=style.label, markeredgecolor="white")

@@ -8,11 +8,16 @@ Markers repeat the distinction, so that no reader depends on colour.
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import matplotlib as mpl
 
 COLUMN_WIDTH = 3.35  # inches, one column of a two-column page
 TEXT_WIDTH = 6.9  # inches, both columns
+
+
+class TooManyLosses(ValueError):
+    """More losses than can be told apart in one figure."""
 
 
 @dataclass(frozen=True)
@@ -48,12 +53,12 @@ def loss_styles(losses: Iterable[str]) -> dict[str, LossStyle]:
     """The style of every loss, built-in losses first and in their fixed order, then a user's own by name.
 
     Raises:
-        ValueError: more user-defined losses than there are distinguishable styles.
+        TooManyLosses: more user-defined losses than there are distinguishable styles.
     """
     names = set(losses)
     own = sorted(names - set(LOSS_STYLES))
     if len(own) > len(_SPARE_STYLES):
-        raise ValueError(
+        raise TooManyLosses(
             f"{len(own)} user-defined losses in one figure ({', '.join(own)}); "
             f"at most {len(_SPARE_STYLES)} can be told apart: report on fewer at a time"
         )
@@ -64,7 +69,7 @@ def loss_styles(losses: Iterable[str]) -> dict[str, LossStyle]:
 @contextmanager
 def publication() -> Iterator[None]:
     """Figures drawn and saved inside this context are fit for print: small sans-serif type, embedded fonts."""
-    settings = {
+    settings: Any = {
         "font.family": "DejaVu Sans",  # ships with matplotlib, so that figures look alike everywhere
         "font.size": 8,
         "axes.titlesize": 8.5,

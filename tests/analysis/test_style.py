@@ -6,7 +6,7 @@ import matplotlib as mpl
 import numpy as np
 import pytest
 
-from analysis.style import LOSS_STYLES, loss_styles, publication
+from analysis.style import LOSS_STYLES, TooManyLosses, loss_styles, publication
 
 # Machado, Oliveira & Fernandes 2009, severity 1.0, on linear RGB.
 VISION = {
@@ -66,7 +66,7 @@ def test_order_is_fixed_whatever_the_input_order():
 
 
 def test_too_many_user_losses_is_refused_with_their_number():
-    with pytest.raises(ValueError, match="5 user-defined losses"):
+    with pytest.raises(TooManyLosses, match="5 user-defined losses"):
         loss_styles([f"mine:f{i}" for i in range(5)])
 
 

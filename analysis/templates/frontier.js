@@ -1,0 +1,68 @@
+// The frontier: gold (or win rate) against KL (or √KL), with each loss's smoothed curve and band.
+const xValue = (kl) => (state.x === "kl" ? kl : Math.sqrt(Math.max(kl, 0)));
+const Y_TITLES = { gold: "gold reward, SD of π_ref", win_rate: "win rate against π_ref" };
+
+function bandTraces(loss, curve, scale = xValue) {
+  const x = curve.kl.map(scale);
+  const dimmed = state.beta === null ? 1 : 0.35;
+  const common = { type: "scatter", mode: "lines", hoverinfo: "skip", name: DATA.losses[loss].name };
+  return [
+    {
+      ...common, x: [...x, ...[...x].reverse()], y: [...curve.gold_high, ...[...curve.gold_low].reverse()],
+      fill: "toself", fillcolor: faded(loss, 0.13 * dimmed), line: { width: 0 },
+    },
+    { ...common, x, y: curve.gold, line: { color: faded(loss, dimmed), width: 2.4 } },
+  ];
+}
+
+function referenceTraces() {
+  if (state.y !== "gold") return [];
+  return sweep().reference_lines.map(({ name, dash, kl, gold }) => ({
+    type: "scatter", mode: "lines", x: kl.map(xValue), y: gold, hoverinfo: "skip", name,
+    line: { color: variable("--reference"), dash, width: 1.6 },
+  }));
+}
+
+function referenceLabels() {
+  if (state.y !== "gold") return [];
+  return sweep().reference_lines.map(({ name, kl, gold }, k) => ({
+    x: xValue(kl.at(-1)), y: gold.at(-1), text: name, showarrow: false, xanchor: "left", yanchor: k ? "top" : "bottom",
+    xshift: 4, bgcolor: variable("--panel"), opacity: 0.9, font: { size: 11.5, color: variable("--reference") },
+  }));
+}
+
+function drawFrontier() {
+  const { curves } = sweep();
+  const keep = (p, i) => state.checkpoints === "all" || p.final[i] === 1;
+  const traces = referenceTraces();
+  for (const loss of DATA.losses.keys()) {
+    if (!isShown(loss)) continue;
+    traces.push(pointsTrace(loss, pointIndices(loss, keep), (p, i) => xValue(p.kl[i]), (p, i) => p[state.y][i]));
+    const curve = curves[loss];
+    if (curve && state.y === "gold") traces.push(...bandTraces(loss, curve));
+  }
+  const kl = state.x === "sqrt" ? sqrtKlAxis() : axis("KL, nats per sequence", { rangemode: "tozero" });
+  const figure = layout(kl, axis(Y_TITLES[state.y]));
+  return draw("frontier-plot", traces, { ...figure, annotations: referenceLabels() });
+}
+
+function setUpFrontier() {
+  for (const name of ["x", "y", "checkpoints"]) {
+    for (const input of document.querySelectorAll(`input[name="${name}"]`)) {
+      input.addEventListener("change", () => update({ [name]: input.value }));
+    }
+  }
+  const slider = byId("beta");
+  slider.addEventListener("input", () => {
+    const index = Number(slider.value);
+    update({ beta: index === 0 ? null : sweep().betas[index - 1] });
+  });
+  redraws.push(() => {
+    slider.max = sweep().betas.length;
+    slider.value = sweep().betas.indexOf(state.beta) + 1;
+    const text = state.beta === null ? "all β" : `β = ${number(state.beta)}`;
+    byId("beta-value").textContent = text;
+    slider.setAttribute("aria-valuetext", text);
+  });
+  registerPlot("frontier-plot", drawFrontier);
+}
