@@ -62,7 +62,7 @@ def frontier_figure(analysis: Analysis) -> ReportFigure:
     figure = Figure(figsize=(TEXT_WIDTH, 3.7), layout="constrained")
     frontiers = analysis.frontiers
     plots.frontier(frontiers, analysis.ceiling, ax=figure.add_subplot())
-    _legend(figure)
+    shared_legend(figure)
     caption = (
         f"Gold reward against KL to the reference. Lines: {_lower_first(frontiers.smoother).rstrip('.')}. "
         f"Bands: {interval_words(frontiers.curves['kind'])}. Markers: checkpoints, averaged over seeds. "
@@ -104,7 +104,7 @@ def differences_figure(analysis: Analysis) -> ReportFigure | None:
     kl = float(covered[covered == covered.max()].index.max())
     figure = Figure(figsize=(TEXT_WIDTH * 0.8, 0.5 + 0.2 * covered[kl]), layout="constrained")
     plots.frontier_differences(pairwise, analysis.frontiers.margin, kl, ax=figure.add_subplot())
-    _legend(figure)
+    shared_legend(figure)
     caption = (
         f"Differences in gold reward between every two losses at KL = {kl:g} nats. "
         f"Bars: {interval_words(pairwise['kind'])}. Equivalent: the whole bar lies within the margin."
@@ -121,7 +121,7 @@ def beta_figure(analysis: Analysis) -> ReportFigure:
     beta_plots.against_beta(optimal.cells, "gold", ax=gold)
     beta_plots.mark_optima(optimal.table, ax=gold)
     beta_plots.against_beta(optimal.cells, "kl", ax=kl)
-    _legend(figure)
+    shared_legend(figure)
     caption = (
         f"Final gold reward and KL against β, averaged over seeds. Bars: {interval_words(optimal.cells['kind'])}. "
         f"Large outlined markers: optimal β by a smooth fit in log β, with its interval along β; where it leaves "
@@ -138,7 +138,7 @@ def ratios_figure(analysis: Analysis) -> ReportFigure | None:
         return None
     figure = Figure(figsize=(TEXT_WIDTH * 0.8, 0.9 + 0.34 * optimal.ratios["loss"].nunique()), layout="constrained")
     beta_plots.beta_ratios(optimal.ratios, optimal.baseline, ax=figure.add_subplot())
-    _legend(figure)
+    shared_legend(figure)
     caption = (
         f"By what factor β must move from {optimal.baseline} to each loss, measured and predicted. "
         f"Bars: {interval_words(optimal.ratios['kind'])}. A loss without curvature at 0 has no local prediction."
@@ -152,7 +152,7 @@ def overoptimisation_figure(analysis: Analysis) -> ReportFigure:
     fits = analysis.overoptimisation
     figure = Figure(figsize=(TEXT_WIDTH, 3.2), layout="constrained")
     plots.overoptimisation(fits, analysis.frontiers, ax=figure.add_subplot())
-    _legend(figure)
+    shared_legend(figure)
     caption = (
         f"Gold reward against KL with the form that predicts held-out checkpoints best. Outlined markers: peaks inside "
         f"the data. Bars: {interval_words(fits.peaks['kind'])}."
@@ -166,7 +166,7 @@ def regularisation_figure(analysis: Analysis) -> ReportFigure:
     checkpoints = analysis.sweep.checkpoints
     figure = Figure(figsize=(COLUMN_WIDTH * 1.3, 3.2), layout="constrained")
     plots.regularisation(checkpoints, ax=figure.add_subplot())
-    _legend(figure)
+    shared_legend(figure)
     caption = (
         "KL against the μ-weighted squared loss, the offline regulariser; every checkpoint of every seed after step 0, "
         "single measurements without intervals. Several KLs at one E[ρ²] show that the one does not fix the other."
@@ -182,7 +182,7 @@ def health_figure(analysis: Analysis) -> ReportFigure:
     figure = Figure(figsize=(TEXT_WIDTH, 2.5), layout="constrained")
     for ax, quantity in zip(figure.subplots(1, 3), plots.HEALTH_LABELS, strict=True):
         plots.health(checkpoints, quantity, ax=ax)
-    _legend(figure)
+    shared_legend(figure)
     caption = (
         "Response length, share of responses that end by themselves and distinct bigrams, against KL; every checkpoint "
         "of every seed. A gold gain that goes with a jump in any of them is suspect."
@@ -197,7 +197,7 @@ BUILDERS: tuple[Callable[[Analysis], ReportFigure | None], ...] = (
 )  # fmt: skip
 
 
-def _legend(figure: Figure) -> None:
+def shared_legend(figure: Figure) -> None:
     """One legend above all axes of the figure, as wide as the figure allows."""
     handles = {
         label: handle for ax in figure.axes for handle, label in zip(*ax.get_legend_handles_labels(), strict=True)

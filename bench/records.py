@@ -3,6 +3,7 @@
 runs/<sweep>/plan.json                   the cells the sweep consists of
 runs/<sweep>/reference-<id>.parquet      π_ref's samples and gold scores on the evaluation prompts
 runs/<sweep>/labels-<id>.parquet         `label_probability` of every pair of the preference data
+runs/<sweep>/exact.parquet               EXACT_COLUMNS; the oracle world only, by bench.oracle_check
 runs/<sweep>/<cell>/config.yaml          resolved configuration
 runs/<sweep>/<cell>/records.jsonl        one CheckpointRecord a line
 runs/<sweep>/<cell>/samples.parquet      SAMPLE_COLUMNS, one row per checkpoint and evaluation prompt
@@ -23,6 +24,7 @@ CONFIG_FILE = "config.yaml"
 RECORDS_FILE = "records.jsonl"
 SAMPLES_FILE = "samples.parquet"
 STATUS_FILE = "status.json"
+EXACT_FILE = "exact.parquet"
 ERROR_FILE = "error.txt"
 LOCK_FILE = ".lock"
 
@@ -33,6 +35,9 @@ SAMPLE_COLUMNS = (
 )  # fmt: skip
 # One row per (evaluation prompt, reference sample), standardised as `gold` is; `sample_id` counts from 0.
 REFERENCE_COLUMNS = ("prompt_id", "prompt", "sample_id", "response", "gold", "length")
+# One row per exact policy, averaged over evaluation prompts: `kind` is ``optimum`` with `strength` λ of the
+# KL-constrained optimum (SD per nat), or a loss with `strength` β of that loss's optimum over all pairs.
+EXACT_COLUMNS = ("kind", "strength", "kl", "gold")
 
 
 @dataclass(frozen=True)
