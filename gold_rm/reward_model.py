@@ -75,7 +75,6 @@ class GoldModel:
     max_tokens: int | None
     fingerprint: str
 
-    @torch.no_grad()
     def score(self, prompts: Sequence[str], responses: Sequence[str], *, batch_size: int = 256) -> Tensor:
         """Raw scores of the texts ``prompt + response``, [texts] float32 on the CPU.
 
@@ -89,15 +88,13 @@ class GoldModel:
             raise GoldModelError(f"{len(prompts)} prompts but {len(responses)} responses to score")
         texts = [prompt + response for prompt, response in zip(prompts, responses, strict=True)]
         encoded = encode_texts(self.tokenizer, texts, self.max_tokens)
-        order = sorted(range(len(encoded)), key=lambda i: len(encoded[i]))  # alike lengths waste little on padding
-        scores = torch.empty(len(encoded), dtype=torch.float32)
-        for start in range(0, len(order), batch_size):
-            rows = order[start : start + batch_size]
-            input_ids, attention_mask = pad_right([encoded[i] for i in rows], _PADDING_ID)
-            output = self.model(
-                input_ids=input_ids.to(self.model.device), attention_mask=attention_mask.to(self.model.device)
+        highest, vocabulary = max(map(max, encoded), default=0), self.model.config.get_text_config().vocab_size
+        if highest >= vocabulary:
+            raise GoldModelError(
+                f"the gold model's tokenizer gives token {highest}, and its weights know {vocabulary} tokens: "
+                "the two do not belong together"
             )
-            scores[rows] = output.logits[:, 0].float().cpu()
+        scores = score_tokens(self.model, encoded, padding_id=_PADDING_ID, batch_size=batch_size)
         if not scores.isfinite().all():
             bad = int((~scores.isfinite()).nonzero()[0])
             raise GoldModelError(f"the gold score of text {bad} is {scores[bad].item()}: {texts[bad][:80]!r}")
@@ -121,7 +118,7 @@ def load_gold_model(directory: Path, *, device: str = "cpu") -> GoldModel:
         model, info = AutoModelForSequenceClassification.from_pretrained(
             directory, dtype=torch.float32, output_loading_info=True, local_files_only=True, use_safetensors=True
         )
-        tokenizer = AutoTokenizer.from_pretrained(directory, local_files_only=True)
+        tokenizer = load_tokenizer(directory)
     except GoldModelError:
         raise
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
@@ -166,6 +163,24 @@ def _fingerprint(directory: Path) -> str:
     return digest.hexdigest()[:12]
 
 
+def load_tokenizer(directory: Path) -> PreTrainedTokenizerBase:
+    """Load a Hugging Face tokenizer.
+
+    Raises:
+        GoldModelError: there is none, or only its settings without a vocabulary.
+    """
+    if not directory.is_dir():
+        raise GoldModelError(f"tokenizer {directory}: no such directory")
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(directory, local_files_only=True)
+    except (OSError, ValueError, KeyError) as error:
+        raise GoldModelError(f"tokenizer {directory}: cannot be loaded ({error})") from error
+    # Where only config.json names a model type, transformers makes up a tokenizer of special tokens alone.
+    if len(tokenizer) <= len(tokenizer.all_special_ids):
+        raise GoldModelError(f"tokenizer {directory}: has no vocabulary; its files (tokenizer.json ...) are missing")
+    return tokenizer
+
+
 def encode_texts(
     tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], max_tokens: int | None = None
 ) -> list[list[int]]:
@@ -193,6 +208,21 @@ def encode_texts(
                 f"them (such as by world.max_new_tokens) or take another gold model: {text[:80]!r}"
             )
     return encoded
+
+
+@torch.no_grad()
+def score_tokens(
+    model: PreTrainedModel, sequences: Sequence[Sequence[int]], *, padding_id: int, batch_size: int
+) -> Tensor:
+    """First output of a sequence classifier for every sequence, [sequences] float32 on the CPU."""
+    order = sorted(range(len(sequences)), key=lambda i: len(sequences[i]))  # alike lengths waste little on padding
+    scores = torch.empty(len(sequences), dtype=torch.float32)
+    for start in range(0, len(order), batch_size):
+        rows = order[start : start + batch_size]
+        input_ids, mask = pad_right([sequences[i] for i in rows], padding_id)
+        output = model(input_ids=input_ids.to(model.device), attention_mask=mask.to(model.device))
+        scores[rows] = output.logits[:, 0].float().cpu()
+    return scores
 
 
 def pad_right(sequences: Sequence[Sequence[int]], padding_id: int) -> tuple[Tensor, Tensor]:
