@@ -38,15 +38,16 @@ def main() -> int:
 
 
 def _single(console: Console) -> int:
-    exit_status = 0
+    captured: list[tuple[DictConfig, list[str]]] = []
 
     @hydra.main(config_path=str(CONFIG_DIR), config_name=CONFIG_NAME, version_base="1.3")
-    def task(composed: DictConfig) -> None:
-        nonlocal exit_status
-        exit_status = run_single(composed, HydraConfig.get().overrides.task, console)
+    def capture(composed: DictConfig) -> None:
+        captured.append((composed, list(HydraConfig.get().overrides.task)))
 
-    task()
-    return exit_status
+    # The cell runs outside of Hydra's job, which would print its own message before ours. Nothing is captured
+    # where Hydra only prints, as with --cfg job.
+    capture()
+    return max((run_single(composed, overrides, console) for composed, overrides in captured), default=0)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,68 @@
+# Everything from a fresh clone: `make sweep` is the main job, `make test` the tests. Needs Python 3.11 and a package index.
+PYTHON ?= python3
+VENV := .venv
+PY := $(VENV)/bin/python
+INSTALLED := $(VENV)/.installed
+
+# Overrides for the sweep: make sweep ARGS="loss=logistic,squared beta=0.1,0.3"
+ARGS ?=
+# The sweep that `make report` reads: sweep=NAME in ARGS, else the default of the experiment.
+SWEEP ?= $(or $(patsubst sweep=%,%,$(filter sweep=%,$(ARGS))),frontier)
+SMOKE_SWEEP := $(or $(patsubst sweep=%,%,$(filter sweep=%,$(ARGS))),smoke)
+
+.DEFAULT_GOAL := help
+.PHONY: help setup sweep smoke report test test-full check format sync lock clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(INSTALLED) ## create or update the virtual environment
+
+# A stamp, written last: an installation that was interrupted is done again.
+$(INSTALLED): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and f"error: Python 3.11 or newer is needed, this is {sys.version.split()[0]}; set PYTHON=")'
+	$(PYTHON) -m venv $(VENV)
+	$(PY) -m pip install --quiet --requirement requirements.lock
+	$(PY) -m pip install --quiet --no-deps --editable .
+	@touch $@
+
+# Exit status 1 means that some cells failed: the report shows them, and make fails after it.
+sweep: $(INSTALLED) ## train all cells that are missing, then write runs/<sweep>/report
+	@$(PY) -m bench.train -m experiment=frontier $(ARGS); status=$$?; \
+	if [ $$status -gt 1 ]; then exit $$status; fi; \
+	$(PY) -m analysis.report runs/$(SWEEP) && exit $$status
+
+smoke: $(INSTALLED) ## the same in less than a minute, on a tiny world
+	@$(PY) -m bench.train -m experiment=smoke $(ARGS); status=$$?; \
+	if [ $$status -gt 1 ]; then exit $$status; fi; \
+	$(PY) -m analysis.report runs/$(SMOKE_SWEEP) && exit $$status
+
+report: $(INSTALLED) ## write the report of SWEEP=NAME again
+	@$(PY) -m analysis.report runs/$(SWEEP)
+
+test: $(INSTALLED) ## the default tests: minutes, no network, no GPU
+	@$(PY) -m pytest -m "not slow" --numprocesses 2 --dist worksteal
+
+test-full: $(INSTALLED) ## all tests, slow ones too
+	@$(PY) -m pytest --numprocesses 2 --dist worksteal
+
+check: $(INSTALLED) ## lint, formatting, types
+	@$(PY) -m ruff check .
+	@$(PY) -m ruff format --check .
+	@$(PY) -m mypy
+
+format: $(INSTALLED) ## format the code
+	@$(PY) -m ruff check --fix .
+	@$(PY) -m ruff format .
+
+sync: $(INSTALLED) ## upload offline W&B runs of SWEEP=NAME
+	@$(VENV)/bin/wandb sync runs/$(SWEEP)/*/wandb/offline-run-*
+
+# torch's local version (+cpu) is what happens to be installed here; the lock names the release.
+lock: ## resolve requirements.lock anew
+	$(PY) -m piptools compile --quiet --upgrade --strip-extras --extra dev --no-header --annotation-style line \
+		--no-emit-index-url --no-emit-find-links --no-emit-trusted-host --output-file requirements.lock pyproject.toml
+	@sed -i 's/^\(torch==[0-9.]*\)+[a-z0-9]*/\1/' requirements.lock
+
+clean: ## remove the environment and caches; runs/ and artifacts/ are kept
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
