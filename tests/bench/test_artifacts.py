@@ -77,6 +77,21 @@ def test_the_artifact_can_be_read_by_whoever_may_read_new_directories(tmp_path):
     assert artifact.path.stat().st_mode == plain.stat().st_mode
 
 
+def test_the_finished_directory_is_renamed_not_copied(tmp_path):
+    """A copy could be seen, or left behind, half done."""
+    built_in: list[Path] = []
+    inodes: list[int] = []
+
+    def watched(directory: Path) -> None:
+        write_two_files(directory)
+        built_in.append(directory)
+        inodes.append(directory.stat().st_ino)
+
+    artifact = build_once(tmp_path, "kind", INPUTS, watched)
+    assert built_in != [artifact.path]
+    assert inodes == [artifact.path.stat().st_ino]
+
+
 def test_processes_that_start_together_build_once(tmp_path):
     children = [SERVER.Process(target=build_in_child, args=(tmp_path, slow_and_counted)) for _ in range(3)]
     for child in children:
