@@ -141,14 +141,14 @@ def evaluate(
     """
     pairs = select_split(comparisons, split)
     prompts, chosen, rejected = (pairs[column].tolist() for column in ("prompt", "chosen", "rejected"))
-    scores_chosen, scores_rejected = (gold.score(prompts, side).double().numpy() for side in (chosen, rejected))
+    both = gold.score([*prompts, *prompts], [*chosen, *rejected]).double().numpy()
     if texts is None:
-        distribution = score_distribution(np.concatenate([scores_chosen, scores_rejected]), chosen + rejected)
+        distribution = score_distribution(both, chosen + rejected)
     else:
         responses = texts["response"].tolist()
         scores = gold.score(texts["prompt"].tolist(), responses).double().numpy()
         distribution = score_distribution(scores, responses)
-    margins = scores_chosen - scores_rejected
+    margins = both[: len(pairs)] - both[len(pairs) :]
     return GoldEvaluation(
         gold_model=gold.fingerprint,
         split=split,

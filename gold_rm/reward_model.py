@@ -78,7 +78,8 @@ class GoldModel:
     def score(self, prompts: Sequence[str], responses: Sequence[str], *, batch_size: int = 256) -> Tensor:
         """Raw scores of the texts ``prompt + response``, [texts] float32 on the CPU.
 
-        A score does not depend on the other texts, their order or the batch size (up to float32 rounding).
+        A score does not depend on the other texts, their order or the batch size (up to float32 rounding), and
+        equal texts get exactly equal scores within one call.
 
         Raises:
             GoldModelError: different numbers of prompts and responses, a text without tokens or longer than the
@@ -87,8 +88,14 @@ class GoldModel:
         if len(prompts) != len(responses):
             raise GoldModelError(f"{len(prompts)} prompts but {len(responses)} responses to score")
         texts = [prompt + response for prompt, response in zip(prompts, responses, strict=True)]
+        if not texts:
+            return torch.empty(0)
+        places = {text: place for place, text in enumerate(dict.fromkeys(texts))}
+        return self._score_distinct(list(places), batch_size)[[places[text] for text in texts]]
+
+    def _score_distinct(self, texts: list[str], batch_size: int) -> Tensor:
         encoded = encode_texts(self.tokenizer, texts, self.max_tokens)
-        highest, vocabulary = max(map(max, encoded), default=0), self.model.config.get_text_config().vocab_size
+        highest, vocabulary = max(map(max, encoded)), self.model.config.get_text_config().vocab_size
         if highest >= vocabulary:
             raise GoldModelError(
                 f"the gold model's tokenizer gives token {highest}, and its weights know {vocabulary} tokens: "
@@ -189,8 +196,6 @@ def encode_texts(
     Raises:
         GoldModelError: a text has no tokens, or more than `max_tokens`.
     """
-    if not texts:
-        return []
     encoded: list[list[int]] = tokenizer(
         list(texts), padding=False, truncation=False, verbose=False,
         return_attention_mask=False, return_token_type_ids=False,

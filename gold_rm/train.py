@@ -80,23 +80,26 @@ def train_gold_model(
     config: GoldTrainConfig,
     directory: Path,
     progress: Callable[[str], None] = lambda message: None,
+    *,
+    threads: int | None = None,
 ) -> None:
     """Minimise −log σ(r(chosen) − r(rejected)) over the training comparisons; write model and tokenizer.
 
-    Uses all processor cores; one seed gives one model on one machine.
+    One seed gives one model on one machine with one number of threads.
 
     Args:
         comparisons: columns of ``gold_rm.comparisons.COLUMNS``.
         tokenizer_dir: directory of a Hugging Face tokenizer, such as the policy's.
         directory: filled with a Hugging Face sequence classifier (safetensors) and the tokenizer.
         progress: told the agreement with the held-out comparisons a few times, the final one included.
+        threads: for torch, during the fit; None takes every processor core this process may use.
     Raises:
         GoldModelError: no comparisons in a split, no tokenizer, a text longer than the model can read, or a loss
             that is not finite.
     """
     tokenizer = load_tokenizer(tokenizer_dir)
     train, held_out = (_encode(select_split(comparisons, s), tokenizer, config.max_tokens) for s in (TRAIN, HELD_OUT))
-    with torch.random.fork_rng(), _all_cores():
+    with torch.random.fork_rng(), _torch_threads(threads or len(os.sched_getaffinity(0))):
         torch.manual_seed(config.seed)
         model = _new_model(config, tokenizer)
         _fit(model, train, held_out, config, progress)
@@ -110,9 +113,9 @@ def _encode(comparisons: pd.DataFrame, tokenizer: PreTrainedTokenizerBase, max_t
 
 
 @contextlib.contextmanager
-def _all_cores() -> Iterator[None]:
+def _torch_threads(threads: int) -> Iterator[None]:
     before = torch.get_num_threads()
-    torch.set_num_threads(len(os.sched_getaffinity(0)))
+    torch.set_num_threads(threads)
     try:
         yield
     finally:
