@@ -71,7 +71,7 @@ def beta_ratios(ratios: pd.DataFrame, baseline: str, *, ax: Axes | None = None) 
     low, high = values[values > 0].min() / 1.6, values[values > 0].max() * 1.6
     for at, name, marker, shift in (("kl_mean", "at equal KL", "o", 0.16), ("peak", "at the peak", "s", -0.16)):
         rows = ratios[(ratios["at"] == at) & ratios["ratio"].notna()]
-        y = rows["loss"].map(position) + shift
+        y = rows["loss"].map(position).astype(float) + shift
         interval = [
             rows["ratio"] - rows["ratio_low"].clip(lower=low),
             rows["ratio_high"].clip(upper=high) - rows["ratio"],

@@ -102,7 +102,7 @@ def differences_figure(analysis: Analysis) -> ReportFigure | None:
         return None
     covered = pairwise.groupby("kl").size()
     kl = float(covered[covered == covered.max()].index.max())
-    figure = Figure(figsize=(TEXT_WIDTH * 0.8, 0.5 + 0.2 * covered[kl]), layout="constrained")
+    figure = Figure(figsize=(TEXT_WIDTH * 0.8, 1.1 + 0.19 * covered[kl]), layout="constrained")
     plots.frontier_differences(pairwise, analysis.frontiers.margin, kl, ax=figure.add_subplot())
     shared_legend(figure)
     caption = (
@@ -136,7 +136,7 @@ def ratios_figure(analysis: Analysis) -> ReportFigure | None:
     optimal = analysis.optimal_betas
     if optimal.ratios["ratio"].notna().sum() == 0:
         return None
-    figure = Figure(figsize=(TEXT_WIDTH * 0.8, 0.9 + 0.34 * optimal.ratios["loss"].nunique()), layout="constrained")
+    figure = Figure(figsize=(TEXT_WIDTH * 0.8, 1.2 + 0.32 * optimal.ratios["loss"].nunique()), layout="constrained")
     beta_plots.beta_ratios(optimal.ratios, optimal.baseline, ax=figure.add_subplot())
     shared_legend(figure)
     caption = (

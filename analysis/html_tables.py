@@ -106,7 +106,7 @@ def optimal_beta_table(analysis: Analysis) -> HtmlTable:
         rows.append((
             labels[row.loss], f"{row.grid_beta:g}{edge}", f"{row.grid_gold:.2f}{spread}".replace("-", "−"),
             number_text(row.grid_kl), interval_text(row, "peak_beta"), interval_text(row, "peak_gold", 2),
-            row.note or "",
+            _words(row.note),
         ))  # fmt: skip
     caption = (
         f"Optimal β by final gold reward. ±: SD over seeds. Brackets: {interval_words(table['kind'])}; "
@@ -140,7 +140,7 @@ def peak_table(analysis: Analysis) -> HtmlTable:
     peaks, labels = analysis.overoptimisation.peaks, _labels(analysis)
     rows = [
         (labels[row.loss], FORMS.get(row.form, "–"), interval_text(row, "kl_peak"),
-         interval_text(row, "gold_peak", 2), number_text(row.kl_max), interval_text(row, "drop", 2), row.note or "")
+         interval_text(row, "gold_peak", 2), number_text(row.kl_max), interval_text(row, "drop", 2), _words(row.note))
         for row in peaks.itertuples()
     ]  # fmt: skip
     caption = (
@@ -164,7 +164,7 @@ def cell_table(sweep: Sweep) -> HtmlTable:
             measured = (f"{row.kl:.3g} ± {row.kl_se:.1g}", f"{row.gold:.2f} ± {row.gold_se:.2f}", f"{row.win_rate:.2f}")
         steps = f"{row.steps_done} of {row.steps_total}" if row.steps_total else "–"
         numbers = tuple(text.replace("-", "−") for text in (f"{row.beta:g}", f"{row.lr:g}", str(row.seed), *measured))
-        rows.append((row.cell, row.state, *numbers, steps, row.error or ""))
+        rows.append((row.cell, row.state, *numbers, steps, _words(row.error)))
     shown = f" Shown: the first {len(rows)} of {len(cells):,}; all are in tables/." if len(rows) < len(cells) else ""
     caption = f"Cells, unfinished ones first. ±: standard error over evaluation prompts.{shown}"
     titles = ("β", "learning rate", "seed", "KL (nats)", "gold (SD)", "win rate", "steps")
@@ -174,3 +174,8 @@ def cell_table(sweep: Sweep) -> HtmlTable:
 
 def _labels(analysis: Analysis) -> dict[str, str]:
     return {loss: style.label for loss, style in loss_styles(analysis.sweep.losses).items()}
+
+
+def _words(value: object) -> str:
+    """A note or an error; empty where pandas has made a missing one NaN."""
+    return value if isinstance(value, str) else ""
