@@ -134,7 +134,7 @@ class _Run:
             write_status(self.cell.directory, self.status)
 
         # The first batch, without an update: the loss is f(0) and the gradient norm is the first step's.
-        first = next(shuffled_batches(inputs.train.count, config.optim.batch_pairs, self._order()))
+        first = next(shuffled_batches(len(inputs.train), config.optim.batch_pairs, self._order()))
         value, norm = accumulate_gradient(policy.model, inputs.train.take(first), objective, config.optim)
         checkpoint(0, [StepMetrics(0, value.item(), norm.item())])
         recent: list[StepMetrics] = []

@@ -1,13 +1,18 @@
 """What the entry points share: messages instead of tracebacks for what a user can mend, and exit statuses."""
 
 import difflib
+import os
 import re
 import signal
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
+import hydra
+from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
+from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from bench.artifacts import DamagedArtifact
@@ -15,6 +20,8 @@ from bench.config import CellConfig, ConfigError, known_keys
 from bench.records import DamagedRecord
 from gold_rm.reward_model import GoldModelError
 
+CONFIG_DIR = Path(__file__).resolve().parent.parent / "conf"
+CONFIG_NAME = "train"
 BAD_INPUT, INTERRUPTED = 2, 130
 _UNKNOWN_KEY = re.compile(r"Could not override '([^']+)'")
 
@@ -22,6 +29,8 @@ _UNKNOWN_KEY = re.compile(r"Could not override '([^']+)'")
 def run_with_messages(action: Callable[[], int]) -> int:
     """Call `action` and return its exit status; what the user can mend becomes one message and status 2."""
     signal.signal(signal.SIGTERM, _terminate)
+    # Hydra then raises what it would otherwise print by itself.
+    os.environ["HYDRA_FULL_ERROR"] = "1"
     try:
         return action()
     except HydraException as error:
@@ -34,6 +43,22 @@ def run_with_messages(action: Callable[[], int]) -> int:
         print("interrupted: finished cells are kept; the same command runs what is missing", file=sys.stderr)
         return INTERRUPTED
     return BAD_INPUT
+
+
+def compose_from_command_line() -> list[tuple[DictConfig, list[str]]]:
+    """The configuration that the command line asks for, with its overrides.
+
+    Empty where Hydra only prints, as with ``--cfg job``. What follows runs outside of Hydra's job, which would
+    print its own message before ours.
+    """
+    captured: list[tuple[DictConfig, list[str]]] = []
+
+    @hydra.main(config_path=str(CONFIG_DIR), config_name=CONFIG_NAME, version_base="1.3")
+    def capture(composed: DictConfig) -> None:
+        captured.append((composed, list(HydraConfig.get().overrides.task)))
+
+    capture()
+    return captured
 
 
 def _terminate(signum: int, frame: Any) -> None:

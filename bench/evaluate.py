@@ -119,7 +119,7 @@ def evaluate_held_out(
     """Accuracy, loss, moments of ρ and the Taylor split of the loss, on held-out pairs from μ."""
     parts = [
         pair_logprobs(model, pairs.take(rows).to(model.device), length_normalized=length_normalized)
-        for rows in torch.arange(pairs.count).split(batch_size)
+        for rows in torch.arange(len(pairs)).split(batch_size)
     ]
     logp_chosen, logp_rejected, rho = (torch.cat(values).double().cpu() for values in zip(*parts, strict=True))
     return held_out_metrics(PairLogProbs(logp_chosen, logp_rejected, rho), loss, beta)

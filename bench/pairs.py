@@ -1,6 +1,7 @@
 """Preference pairs as padded tensors: what one training step or one held-out evaluation consumes."""
 
 import functools
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,7 +15,8 @@ from bench.preferences import PAIRS_FILE
 from bench.sequences import SequenceBatch, collate
 
 
-class PreferencePairs(NamedTuple):
+@dataclass(frozen=True)
+class PreferencePairs:
     """Preference pairs (x, y_w, y_l) with π_ref's log-probs.
 
     Shapes:
@@ -27,8 +29,7 @@ class PreferencePairs(NamedTuple):
     ref_logp_chosen: Tensor
     ref_logp_rejected: Tensor
 
-    @property
-    def count(self) -> int:
+    def __len__(self) -> int:
         return len(self.ref_logp_chosen)
 
     def take(self, rows: Tensor) -> "PreferencePairs":

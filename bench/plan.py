@@ -10,7 +10,7 @@ import yaml
 from filelock import FileLock
 
 from bench.config import CellConfig, ConfigError, build_checked, select
-from bench.records import CONFIG_FILE, PLAN_FILE, SCHEMA_VERSION, DamagedRecord, write_json
+from bench.records import CONFIG_FILE, PLAN_FILE, SCHEMA_VERSION, DamagedRecord, read_status, write_json
 
 
 @dataclass(frozen=True)
@@ -24,6 +24,12 @@ class PlannedCell:
     @property
     def directory(self) -> Path:
         return self.config.sweep_dir / self.name
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether the cell's status says that another attempt is not needed or not useful."""
+        status = read_status(self.directory)
+        return status is not None and status.is_final
 
     def summary(self) -> dict[str, Any]:
         """The cell's row in plan.json: name, fingerprint, and every key in its name."""

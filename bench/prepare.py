@@ -7,7 +7,10 @@ Everything is built once and found again afterwards; a second call only verifies
 
 import dataclasses
 import json
-from collections.abc import Callable
+import os
+import shutil
+import sys
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -16,9 +19,13 @@ import pandas as pd
 
 from bench import worlds
 from bench.artifacts import Artifact, build_once
-from bench.config import CellConfig, ConfigError, WorldConfig, build_checked
+from bench.cli import compose_from_command_line, run_with_messages
+from bench.config import CellConfig, ConfigError, WorldConfig, build_checked, cell_config, fingerprint_of
+from bench.plan import PlannedCell
 from bench.policy import load_policy, resolve_device
-from bench.preferences import FACTS_FILE, sample_pool, write_preferences
+from bench.preferences import FACTS_FILE, PAIRS_FILE, sample_pool, write_preferences
+from bench.records import RECORDS_FILE, read_records
+from bench.reference import SAMPLES_FILE as REFERENCE_SAMPLES_FILE
 from bench.reference import load_standardisation, sample_reference
 from bench.worlds import World
 from gold_rm.reward_model import load_gold_model
@@ -99,6 +106,44 @@ def prepare(config: CellConfig, progress: Progress = lambda message: None) -> Pr
     return Prepared(world, gold_dir, gold_fingerprint, world_artifact.fingerprint, reference, preferences)
 
 
+def prepare_cells(cells: Sequence[PlannedCell], progress: Progress) -> None:
+    """Build what the cells stand on, once for each set of data settings, and copy what the analysis reads."""
+    prepared: dict[str, Prepared] = {}
+    for cell in cells:
+        config = cell.config
+        data = {key: asdict(config)[key] for key in ("world", "labels", "pairs", "evaluation")}
+        key = fingerprint_of(data)
+        if key not in prepared:
+            prepared[key] = prepare(config, progress)
+            publish(config.sweep_dir, prepared[key])
+        _check_data(cell, prepared[key])
+
+
+def publish(sweep_dir: Path, prepared: Prepared) -> None:
+    """Copy π_ref's scored samples and the labels' probabilities to the sweep, which thereby stands alone."""
+    sweep_dir.mkdir(parents=True, exist_ok=True)
+    for source, name in (
+        (prepared.reference.path / REFERENCE_SAMPLES_FILE, f"reference-{prepared.reference.fingerprint}.parquet"),
+        (prepared.preferences.path / PAIRS_FILE, f"labels-{prepared.preferences.fingerprint}.parquet"),
+    ):
+        if not (sweep_dir / name).exists():
+            temporary = sweep_dir / f".{name}.{os.getpid()}.tmp"
+            shutil.copyfile(source, temporary)
+            temporary.replace(sweep_dir / name)
+
+
+def _check_data(cell: PlannedCell, prepared: Prepared) -> None:
+    """Refuse to add cells to finished ones that were trained on other data, for example by an older version."""
+    if not cell.is_finished or not (records := cell.directory / RECORDS_FILE).exists():
+        return
+    rows = read_records(records)
+    if rows and rows[-1]["preferences"] != prepared.preferences.fingerprint:
+        raise ConfigError(
+            f"{cell.directory} was trained on preference data {rows[-1]['preferences']}, but these settings now give "
+            f"{prepared.preferences.fingerprint} (another version of the code?): use another sweep=NAME"
+        )
+
+
 def _build_world(root: Path, config: WorldConfig, progress: Progress) -> Artifact:
     module = worlds.builder_module(config.builder)
     params = build_checked(module.Params, config.params, "world.params")
@@ -150,3 +195,22 @@ def _check_pool(preferences: Artifact, config: CellConfig) -> None:
             f"pairs.per_cell={config.pairs.per_cell}: {left} of pairs.pool={config.pairs.pool} are left after ties "
             "were dropped"
         )
+
+
+def main() -> int:
+    """Entry point; see the module's docstring."""
+
+    def action() -> int:
+        for composed, _ in compose_from_command_line():
+            built = prepare(cell_config(composed), print)
+            print(f"world and π_ref  {built.world.policy_dir.parent}")
+            print(f"gold model       {built.gold_dir}")
+            print(f"reference        {built.reference.path}")
+            print(f"preference data  {built.preferences.path}")
+        return 0
+
+    return run_with_messages(action)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

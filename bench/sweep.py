@@ -6,12 +6,10 @@ with Hydra's parser and sweeper, and Hydra's launcher is called for those that a
 """
 
 import os
-import shutil
 import sys
 from collections.abc import Callable, Sequence
-from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -27,17 +25,13 @@ from omegaconf import DictConfig
 from rich.console import Console
 
 from bench.cell import CellBusy, run_cell
-from bench.config import ConfigError, cell_config, cell_name, fingerprint_of
+from bench.config import ConfigError, cell_config, cell_name
 from bench.plan import PlannedCell, check_cell_config, write_plan
-from bench.preferences import PAIRS_FILE
-from bench.prepare import Prepared, prepare
+from bench.prepare import prepare_cells
 from bench.progress import SweepProgress
-from bench.records import RECORDS_FILE, read_records, read_status, write_status
-from bench.reference import SAMPLES_FILE
-from bench.status import FAILED, INTERRUPTED, RUNNING, cell_view, summary_line, sweep_views
+from bench.status import DONE, summary_line, sweep_views
+from bench.supervise import supervise
 from bench.tracking import check_login
-
-Launch = Callable[[Sequence[PlannedCell]], None]
 
 
 class PlannedTask:
@@ -68,9 +62,9 @@ def run_sweep(config_dir: Path, config_name: str, overrides: Sequence[str], cons
         context = HydraContext(config_loader=hydra.config_loader, callbacks=Callbacks(base))
         cells = plan_cells(base, context)
         sweep_dir = cells[0].config.sweep_dir
-        prepare_sweep(cells, console)
+        prepare_cells(cells, _progress_to(console))
         write_plan(sweep_dir, cells, sys.argv)
-        pending = [cell for cell in cells if not _is_finished(cell)]
+        pending = [cell for cell in cells if not cell.is_finished]
         console.print(
             f"{sweep_dir}: {len(cells)} cells, {len(cells) - len(pending)} finished, {len(pending)} to run",
             highlight=False,
@@ -121,88 +115,8 @@ def _without_hydra(composed: DictConfig) -> DictConfig:
     return plain
 
 
-def prepare_sweep(cells: Sequence[PlannedCell], console: Console) -> None:
-    """Build what the cells stand on, once for each set of data settings, and copy what the analysis reads."""
-    progress = _progress_to(console)
-    prepared: dict[str, Prepared] = {}
-    for cell in cells:
-        config = cell.config
-        data = {key: asdict(config)[key] for key in ("world", "labels", "pairs", "evaluation")}
-        key = fingerprint_of(data)
-        if key not in prepared:
-            prepared[key] = prepare(config, progress)
-            publish(config.sweep_dir, prepared[key])
-        _check_data(cell, prepared[key])
-
-
 def _progress_to(console: Console) -> Callable[[str], None]:
     return lambda message: console.print(message, highlight=False, markup=False)
-
-
-def publish(sweep_dir: Path, prepared: Prepared) -> None:
-    """Copy π_ref's scored samples and the labels' probabilities to the sweep, which thereby stands alone."""
-    sweep_dir.mkdir(parents=True, exist_ok=True)
-    for source, name in (
-        (prepared.reference.path / SAMPLES_FILE, f"reference-{prepared.reference.fingerprint}.parquet"),
-        (prepared.preferences.path / PAIRS_FILE, f"labels-{prepared.preferences.fingerprint}.parquet"),
-    ):
-        if not (sweep_dir / name).exists():
-            temporary = sweep_dir / f".{name}.{os.getpid()}.tmp"
-            shutil.copyfile(source, temporary)
-            temporary.replace(sweep_dir / name)
-
-
-def _check_data(cell: PlannedCell, prepared: Prepared) -> None:
-    """Refuse to add cells to finished ones that were trained on other data, for example by an older version."""
-    if not _is_finished(cell) or not (records := cell.directory / RECORDS_FILE).exists():
-        return
-    rows = read_records(records)
-    if rows and rows[-1]["preferences"] != prepared.preferences.fingerprint:
-        raise ConfigError(
-            f"{cell.directory} was trained on preference data {rows[-1]['preferences']}, but these settings now give "
-            f"{prepared.preferences.fingerprint} (another version of the code?): use another sweep=NAME"
-        )
-
-
-def _is_finished(cell: PlannedCell) -> bool:
-    status = read_status(cell.directory)
-    return status is not None and status.is_final
-
-
-def supervise(cells: Sequence[PlannedCell], launch: Launch) -> None:
-    """Launch `cells` until each has had its turn, though workers may be killed meanwhile.
-
-    When a worker dies, joblib's pool and all cells in it die with it, and nothing says which cell was to blame.
-    The cells that were running then wait until the rest is through, and get a second turn one by one: one that
-    loses its worker again is marked as failed, the others finish.
-    """
-    waiting, suspects = list(cells), []
-    while waiting:
-        try:
-            launch(waiting)
-            waiting = []
-        except BrokenProcessPool:
-            lost = [cell for cell in waiting if _was_interrupted(cell)]
-            if not lost:
-                raise
-            suspects += lost
-            waiting = [cell for cell in waiting if cell not in lost and not _is_finished(cell)]
-    for cell in suspects:
-        try:
-            launch([cell])
-        except BrokenProcessPool:
-            _mark_killed(cell)
-
-
-def _was_interrupted(cell: PlannedCell) -> bool:
-    return cell_view(cell.config.sweep_dir, cell.name).state in (RUNNING, INTERRUPTED)
-
-
-def _mark_killed(cell: PlannedCell) -> None:
-    status = read_status(cell.directory)
-    if status is not None:
-        error = f"its worker was killed {status.attempts} times (by the kernel, for lack of memory?)"
-        write_status(cell.directory, replace(status, state=FAILED, error=error))
 
 
 def _workers(base: DictConfig) -> int:
@@ -214,7 +128,7 @@ def _conclude(sweep_dir: Path, cells: Sequence[PlannedCell], console: Console) -
     names = {cell.name for cell in cells}
     views = [view for view in sweep_views(sweep_dir) if view.name in names]
     console.print(summary_line(views), highlight=False)
-    unfinished = [view for view in views if view.state != "done"]
+    unfinished = [view for view in views if view.state != DONE]
     if unfinished:
         console.print(f"errors and warnings: python -m bench.status {sweep_dir}", highlight=False)
     return 1 if unfinished else 0
@@ -231,7 +145,7 @@ def run_single(composed: DictConfig, overridden: Sequence[str], console: Console
     cell = PlannedCell(cell_name(config, keys), config, tuple(overridden))
     check_cell_config(cell)
     check_login(config)
-    prepare_sweep([cell], console)
+    prepare_cells([cell], _progress_to(console))
     write_plan(config.sweep_dir, [cell], sys.argv)
     console.print(str(cell.directory), highlight=False, soft_wrap=True)
     status = run_cell(cell, lambda record: console.print(_checkpoint_line(asdict(record)), highlight=False))

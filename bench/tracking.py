@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, cast
 
 from bench.config import CellConfig, ConfigError
 from bench.records import CheckpointRecord
@@ -52,7 +52,7 @@ class Tracker:
 
         settings = config.tracking.wandb
         run = wandb.init(
-            mode=settings.mode,
+            mode=cast(Literal["offline", "online"], settings.mode),
             project=settings.project,
             entity=settings.entity,
             dir=str(cell_dir),

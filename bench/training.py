@@ -61,7 +61,7 @@ def train(
     )  # fmt: skip
     warmup = max(1, optim.warmup_steps)
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda done: min(1.0, (done + 1) / warmup))
-    batches = shuffled_batches(pairs.count, optim.batch_pairs, generator)
+    batches = shuffled_batches(len(pairs), optim.batch_pairs, generator)
     for step in range(1, optim.steps + 1):
         loss, grad_norm = accumulate_gradient(model, pairs.take(next(batches)), objective, optim)
         if not (torch.isfinite(loss) and torch.isfinite(grad_norm)):
@@ -80,11 +80,11 @@ def accumulate_gradient(
         Mean loss and gradient norm before clipping, both scalars.
     """
     model.zero_grad(set_to_none=True)
-    size = optim.micro_batch_pairs or batch.count
+    size = optim.micro_batch_pairs or len(batch)
     total = torch.zeros((), device=model.device)
-    for rows in torch.arange(batch.count).split(size):
+    for rows in torch.arange(len(batch)).split(size):
         # Each piece is weighted by its share of the batch, so that pieces of unequal size sum to the mean.
-        part = objective.per_pair(model, batch.take(rows).to(model.device)).sum() / batch.count
+        part = objective.per_pair(model, batch.take(rows).to(model.device)).sum() / len(batch)
         part.backward()
         total += part.detach()
     grad_norm = torch.nn.utils.clip_grad_norm_(model.parameters(), optim.clip_norm)
