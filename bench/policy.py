@@ -98,8 +98,9 @@ def _check_causal(directory: Path, model: PreTrainedModel) -> int:
     """
     if classifiers := [name for name in model.config.architectures or () if "Classification" in name]:
         raise ConfigError(f"policy {directory}: holds {classifiers[0]}, a reward model and no language model")
+    probe = torch.tensor([[0, 0], [0, 1]])  # the two differ in the future only
     with torch.no_grad():
-        one, other = model(input_ids=torch.tensor([[0, 0], [0, 1]])).logits[:, 0]  # they differ in the future only
+        one, other = model(input_ids=probe, attention_mask=torch.ones_like(probe)).logits[:, 0]
     if not torch.allclose(one, other, atol=1e-4):
         kind = type(model).__name__
         raise ConfigError(f"policy {directory}: predictions of {kind} depend on later tokens; it is not causal")
