@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ SHARED_KEYS = ("world", "gold_model", "reference", "preferences")
 ANALYSED_KEYS = ("loss", "beta", "seed")
 _PLAN_KEYS = ("cell", "config", *ANALYSED_KEYS, "lr")
 _READERS = 4
+_record_values = itemgetter(*records.RECORD_KEYS)
 
 
 class RefusedSweep(ValueError):
@@ -247,18 +249,19 @@ def _read_cells(path: Path, plan: Mapping[str, Any]) -> pd.DataFrame:
 
 
 def _read_checkpoints(path: Path, done: pd.DataFrame, further: list[str]) -> pd.DataFrame:
-    rows: list[dict[str, Any]] = []
+    rows: list[tuple[Any, ...]] = []
     for cell, steps_total in zip(done["cell"], done["steps_total"], strict=True):
         rows.extend(_read_cell_records(path / cell / records.RECORDS_FILE, cell, int(steps_total)))
-    columns: dict[str, list] = {key: [row[key] for row in rows] for key in (*records.RECORD_KEYS, "cell", "is_final")}
-    frame = pd.DataFrame(columns)
+    columns = zip(*rows, strict=True)
+    frame = pd.DataFrame(dict(zip((*records.RECORD_KEYS, "cell", "is_final"), map(list, columns), strict=True)))
     _require_finite(path, frame)
     if further:
         frame = frame.merge(done[["cell", *further]], on="cell", how="left", validate="many_to_one")
     return frame
 
 
-def _read_cell_records(path: Path, cell: str, steps_total: int) -> Iterator[dict[str, Any]]:
+def _read_cell_records(path: Path, cell: str, steps_total: int) -> Iterator[tuple[Any, ...]]:
+    """Values of RECORD_KEYS, the cell's name and whether the step is the last, per checkpoint."""
     if not path.exists():
         raise RefusedSweep(f"{path}: the cell is marked done but has no records; delete {path.parent} and run again")
     rows = records.read_records(path)
@@ -273,7 +276,7 @@ def _read_cell_records(path: Path, cell: str, steps_total: int) -> Iterator[dict
     if wrong:
         raise RefusedSweep(f"{path}: {wrong}; delete {path.parent} and run the sweep again")
     for row in rows:
-        yield {**row, "cell": cell, "is_final": row["step"] == steps_total}
+        yield (*_record_values(row), cell, row["step"] == steps_total)
 
 
 def _require_finite(path: Path, frame: pd.DataFrame) -> None:
