@@ -4,6 +4,8 @@ All log-probs come from the same code as everywhere else (`bench.logprobs`); onl
 over every response.
 """
 
+import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import pandas as pd
@@ -38,8 +40,9 @@ def check_enumerable(tokens: int, length: int) -> None:
     """
     count = response_count(tokens, length)
     if count > MAX_RESPONSES:
+        spelt = f"{count:,}" if count < 10**12 else f"about 10^{math.floor(math.log10(count))}"
         raise ConfigError(
-            f"{tokens} tokens and responses of up to {length} tokens give {count:,} responses per prompt; exact values "
+            f"{tokens} tokens and responses of up to {length} tokens give {spelt} responses per prompt; exact values "
             f"need {MAX_RESPONSES:,} or fewer: take fewer tokens or shorter responses"
         )
 
@@ -135,27 +138,27 @@ def exact_world(
     )
 
 
-def tilted(world: ExactWorld, temperature: float) -> Tensor:
-    """log π*, the optimum of E[gold] − λ KL: π* ∝ π_ref exp(gold/λ), [contexts, responses].
+def tilted(world: ExactWorld, reward: Tensor, temperature: float) -> Tensor:
+    """log π with π ∝ π_ref exp(reward/λ), the optimum of E[reward] − λ KL, [contexts, responses].
 
     Args:
-        temperature: λ, in SD units of gold per nat.
+        reward: [contexts, responses]; `world.gold` for the KL-constrained optimum π*.
+        temperature: λ, in units of the reward per nat.
     """
-    return (world.log_reference + world.gold / temperature).log_softmax(-1)
+    return (world.log_reference + reward / temperature).log_softmax(-1)
 
 
-def optimum_frontier(world: ExactWorld, temperatures: Tensor) -> pd.DataFrame:
-    """The ceiling of every frontier: exact KL and gold of π* for every λ, averaged over prompts.
+def tilted_frontier(world: ExactWorld, reward: Tensor, temperatures: Iterable[float]) -> pd.DataFrame:
+    """Exact KL and gold of `tilted` policies, averaged over prompts; with ``world.gold`` the ceiling of every frontier.
 
     Returns:
-        One row per temperature: temperature (λ), kl (nats), gold (SD units).
+        One row per temperature: strength (λ), kl (nats), gold (SD units).
     """
-    optima = [tilted(world, float(temperature)) for temperature in temperatures]
-    return pd.DataFrame({
-        "temperature": temperatures.tolist(),
-        "kl": [world.mean(world.kl(optimum)) for optimum in optima],
-        "gold": [world.mean(world.expected_gold(optimum)) for optimum in optima],
-    })  # fmt: skip
+    rows = []
+    for temperature in temperatures:
+        policy = tilted(world, reward, temperature)
+        rows.append((temperature, world.mean(world.kl(policy)), world.mean(world.expected_gold(policy))))
+    return pd.DataFrame(rows, columns=["strength", "kl", "gold"])
 
 
 def require_finite(term: str, values: Tensor) -> Tensor:

@@ -14,7 +14,6 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import torch
 import yaml
 from rich.console import Console
 from rich.table import Table
@@ -22,8 +21,8 @@ from rich.table import Table
 from bench.cli import run_with_messages
 from bench.config import CellConfig, ConfigError, build_checked
 from bench.losses import resolve_loss
-from bench.oracle import ExactWorld, exact_world, optimum_frontier
-from bench.oracle_population import pair_probabilities, population_optimum
+from bench.oracle import ExactWorld, exact_world, tilted_frontier
+from bench.oracle_population import implicit_reward, pair_probabilities
 from bench.plan import read_plan
 from bench.policy import load_policy
 from bench.prepare import Prepared, prepare
@@ -32,7 +31,7 @@ from bench.reference import load_reference, load_standardisation
 from gold_rm.reward_model import load_gold_model
 
 # λ from a policy that hardly moves to one that puts all its mass on the best response, in SD per nat.
-TEMPERATURES = torch.logspace(2, -3, 201, dtype=torch.float64)
+TEMPERATURES = tuple(np.geomspace(100, 1e-3, 201).tolist())
 # A sweep has hundreds of checkpoints; by chance one lies this many standard errors too high once in a million.
 EXCESS_LIMIT = 5.0
 
@@ -61,18 +60,16 @@ def exact_frontiers(world: ExactWorld, config: CellConfig, cells: pd.DataFrame) 
     Returns:
         Frame with EXACT_COLUMNS, and why losses are left out.
     """
-    ceiling = optimum_frontier(world, TEMPERATURES).rename(columns={"temperature": "strength"})
-    rows, left_out = [], []
+    frames, left_out = [tilted_frontier(world, world.gold, TEMPERATURES).assign(kind="optimum")], []
     pairs = pair_probabilities(world, config.labels)
-    for loss, beta in cells[["loss", "beta"]].drop_duplicates().itertuples(index=False):
+    for loss, betas in cells.groupby("loss", sort=False)["beta"]:
         try:
-            optimum = population_optimum(world, pairs, resolve_loss(loss), beta)
+            reward = implicit_reward(pairs, resolve_loss(str(loss)))
         except (ValueError, RuntimeError) as error:
             left_out.append(str(error))
             continue
-        rows.append((loss, beta, world.mean(world.kl(optimum)), world.mean(world.expected_gold(optimum))))
-    columns = list(EXACT_COLUMNS)
-    return pd.concat([ceiling.assign(kind="optimum")[columns], pd.DataFrame(rows, columns=columns)]), left_out
+        frames.append(tilted_frontier(world, reward, sorted(betas.unique())).assign(kind=loss))
+    return pd.concat(frames, ignore_index=True)[list(EXACT_COLUMNS)], left_out
 
 
 def excess_in_se(checkpoints: pd.DataFrame, ceiling: pd.DataFrame) -> np.ndarray:
@@ -80,7 +77,7 @@ def excess_in_se(checkpoints: pd.DataFrame, ceiling: pd.DataFrame) -> np.ndarray
 
     Args:
         checkpoints: record keys ``kl, kl_se, gold, gold_se``.
-        ceiling: `optimum_frontier`, any order.
+        ceiling: ``kl, gold`` of the KL-constrained optimum, any order.
     """
     ceiling = ceiling.sort_values("kl")
     kl, gold = ceiling["kl"].to_numpy(), ceiling["gold"].to_numpy()

@@ -2,7 +2,8 @@
 
 import numpy as np
 import torch
-from scipy.optimize import minimize
+from scipy.optimize import linprog, minimize
+from scipy.sparse import csr_matrix
 from torch import Tensor
 from transformers import PreTrainedModel
 
@@ -61,21 +62,28 @@ def population_gradient(
     return dict(zip(parameters, torch.autograd.grad(value, list(parameters.values())), strict=True))
 
 
-def population_optimum(world: ExactWorld, pairs: Tensor, loss: Loss, beta: float) -> Tensor:
-    """log π of the policy that minimises `population_loss` over all distributions, [contexts, responses].
+def implicit_reward(pairs: Tensor, loss: Loss) -> Tensor:
+    """What a loss makes of the labels: its optimum over all policies is π_ref tilted by this reward, at λ = β.
 
-    Solved by scipy's L-BFGS-B from the reference, one context at a time, over log-ratios instead of a policy's
-    parameters, so that it shares nothing with training but f.
+    `population_loss` depends on a policy through v = βu alone, so that the v that minimises it is the same for every β,
+    and π ∝ π_ref exp(v/β) (`bench.oracle.tilted`). Under Bradley–Terry labels v is gold / temperature for ``logistic``
+    and ``savage`` and half of that for ``exponential``, by their links; the others bend it.
 
+    Solved by scipy from v = 0, one context at a time, so that it shares nothing with training but f.
+
+    Args:
+        pairs: `pair_probabilities`.
+    Returns:
+        v, [contexts, responses], dimensionless; each context up to a constant.
     Raises:
-        ValueError: the optimum lies at infinity (labels that are certain, under a loss that falls for ever).
-        RuntimeError: the solver did not converge, as for f with a kink at its optimum (``hinge``).
+        ValueError: v is infinite (labels that are certain, under a loss that falls for ever).
+        RuntimeError: the solver did not converge.
     """
     certain = (pairs > 0) & (pairs.transpose(1, 2) == 0)
     if certain.any() and _falls_for_ever(loss):
         raise ValueError(f"{loss.name}: with labels that are certain its optimum lies at infinity; add label noise")
-    solved = [_solve_context(of_context / of_context.sum(), loss, beta) for of_context in pairs]
-    return (world.log_reference + torch.stack(solved)).log_softmax(-1)
+    solve = _solve_hinge if _is_hinge(loss) else _solve_smooth
+    return torch.stack([solve(of_context / of_context.sum(), loss) for of_context in pairs])
 
 
 def _falls_for_ever(loss: Loss) -> bool:
@@ -83,18 +91,46 @@ def _falls_for_ever(loss: Loss) -> bool:
     return bool(far < near)
 
 
-def _solve_context(pairs: Tensor, loss: Loss, beta: float) -> Tensor:
+def _is_hinge(loss: Loss) -> bool:
+    z = torch.linspace(-3, 3, 61, dtype=torch.float64)
+    return torch.allclose(loss.fn(z), (1 - z).clamp(min=0))
+
+
+def _solve_smooth(pairs: Tensor, loss: Loss) -> Tensor:
     # Rare responses have tiny gradients; in units in which all weigh alike, the problem is well-conditioned.
-    scale = (pairs.sum(0) + pairs.sum(1)).clamp(min=1e-12).rsqrt() / beta
+    scale = (pairs.sum(0) + pairs.sum(1)).clamp(min=1e-12).rsqrt()
 
     def value_and_gradient(scaled: np.ndarray) -> tuple[float, np.ndarray]:
         point = torch.from_numpy(scaled).requires_grad_(True)
-        value = population_loss((point * scale)[None], pairs[None], loss, beta)
+        value = population_loss((point * scale)[None], pairs[None], loss, beta=1.0)
         (gradient,) = torch.autograd.grad(value, point)
         return value.item(), gradient.numpy()
 
     options = {"maxiter": 5000, "maxfun": 20000, "ftol": 1e-15, "gtol": 1e-9, "maxcor": 30}
     found = minimize(value_and_gradient, np.zeros(len(scale)), jac=True, method="L-BFGS-B", options=options)
     if (slope := np.abs(found.jac).max()) > _LARGEST_SLOPE:
-        raise RuntimeError(f"{loss.name}, β = {beta:g}: no optimum found; slope {slope:.1e} left ({found.message})")
+        raise RuntimeError(f"{loss.name}: no optimum found; slope {slope:.1e} left ({found.message})")
     return torch.from_numpy(found.x) * scale
+
+
+def _solve_hinge(pairs: Tensor, loss: Loss) -> Tensor:
+    """The kinks of max(0, 1 − z) stop gradient methods; as a linear programme it is solved exactly.
+
+    Minimise Σ p_ij s_ij over v and s ≥ 0 with s_ij ≥ 1 − (v_i − v_j). Its solution sorts responses into whole numbers.
+    """
+    first, second = (pairs > 0).nonzero(as_tuple=True)
+    responses, slacks = len(pairs), len(first)
+    row = np.arange(slacks)
+    entries = np.concatenate([np.full(slacks, -1.0), np.full(slacks, 1.0), np.full(slacks, -1.0)])
+    columns = np.concatenate([first.numpy(), second.numpy(), responses + row])
+    at_most = csr_matrix((entries, (np.tile(row, 3), columns)), shape=(slacks, responses + slacks))
+    found = linprog(
+        np.concatenate([np.zeros(responses), pairs[first, second].numpy()]),
+        A_ub=at_most,
+        b_ub=np.full(slacks, -1.0),
+        bounds=[(0, 0)] + [(None, None)] * (responses - 1) + [(0, None)] * slacks,
+        method="highs-ipm",
+    )
+    if found.status != 0:
+        raise RuntimeError(f"{loss.name}: no optimum found ({found.message})")
+    return torch.from_numpy(found.x[:responses])
