@@ -6,6 +6,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["WANDB_MODE"] = "offline"
 
 import hypothesis
+import pytest
 import torch
 
 # One thread: sums keep one order of additions on every machine, and pytest-xdist workers do not fight for cores.
@@ -13,3 +14,11 @@ torch.set_num_threads(1)
 
 hypothesis.settings.register_profile("reproducible", derandomize=True, deadline=None, database=None)
 hypothesis.settings.load_profile("reproducible")
+
+
+@pytest.fixture(scope="session")
+def tiny_world(tmp_path_factory: pytest.TempPathFactory):
+    """A world of one-word tokens (tests/tiny_world.py); the first test that needs its artifacts builds them."""
+    from tiny_world import write_tiny_world  # not before: the tests of the analysis run without transformers
+
+    return write_tiny_world(tmp_path_factory.mktemp("tiny") / "world")
