@@ -58,6 +58,8 @@ def analyse(
         ceiling = find_ceiling(sweep.reference, draws, frontiers.smoothed, budgets=budgets)
     discordance = compare_orders(sweep)
     claims = assess_claims(frontiers, betas, overoptimisation, discordance)
-    parts = (sweep, draws, frontiers, betas, overoptimisation, *([ceiling] if ceiling else []))
-    warnings = tuple(dict.fromkeys(warning for part in parts for warning in part.warnings))
+    warnings = (
+        *sweep.warnings, *draws.warnings, *frontiers.warnings, *betas.warnings, *overoptimisation.warnings,
+        *(ceiling.warnings if ceiling else ()),
+    )  # fmt: skip
     return Analysis(sweep, frontiers, betas, overoptimisation, ceiling, discordance, claims, warnings)

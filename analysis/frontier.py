@@ -125,21 +125,21 @@ def fit_frontiers(
 def _smooth_all(draws: Draws) -> tuple[dict[str, SmoothedFrontier], float]:
     errors = np.zeros(len(PENALTIES))
     bases: dict[str, Basis] = {}
-    for loss in draws.losses:
-        replicates = draws.of(loss)
-        bases[loss] = Basis(0.0, float(np.sqrt(replicates.kl.max())))
-        rows = replicates.rows
-        fold = rows["beta"] if rows["beta"].nunique() > 2 else rows["seed"]
-        if len(fold.unique()) > 1:
-            d = np.sqrt(rows["kl"].to_numpy())
-            errors += held_out_errors(bases[loss], d, rows["gold"].to_numpy(), fold.to_numpy(), _PENALTY_ORDER)
+    for loss, rows in draws.rows.groupby("loss", sort=False):
+        d = np.sqrt(rows["kl"].to_numpy())
+        bases[str(loss)] = basis = Basis(0.0, max(d.max(), 1e-6))
+        fold = rows["beta" if len(rows["beta"].unique()) > 2 else "seed"].to_numpy()
+        if len(np.unique(fold)) > 1:
+            errors += held_out_errors(basis, d, rows["gold"].to_numpy(), fold, _PENALTY_ORDER)
     # The smoothest of the best where nothing could be held out.
     penalty = float(PENALTIES[len(PENALTIES) - 1 - np.argmin(errors[::-1])])
     return {loss: _smooth(draws.of(loss), bases[loss], penalty) for loss in draws.losses}, penalty
 
 
 def _smooth(replicates: LossReplicates, basis: Basis, penalty: float) -> SmoothedFrontier:
-    equations = normal_equations(basis, np.sqrt(replicates.kl), replicates.gold, replicates.weight)
+    # Drawn prompts can push the largest KL past the basis; it then counts as the end.
+    d = np.minimum(np.sqrt(replicates.kl), basis.high)
+    equations = normal_equations(basis, d, replicates.gold, replicates.weight)
     by_seed = replicates.rows.groupby("seed")["kl"]
     covering = min(2, by_seed.ngroups)
     kl_min = by_seed.min().nsmallest(covering).iloc[-1]

@@ -1,13 +1,13 @@
-"""Replicates of a sweep's checkpoints: seeds left out one at a time, prompts resampled within them.
+"""Replicates of a sweep's checkpoints: seeds left out one at a time, prompts drawn anew.
 
 Two sources of chance stand behind a gold reward or KL: the run (seed) and the prompts it is evaluated on. Cells
 are evaluated on the same prompts, so a set of easy prompts helps them all. Every statistic is computed on
-``1 + S + 2B`` versions of the checkpoint table, in this order:
+R = ``1 + S + 2B`` versions of the checkpoint table, in this order:
 
     full            the table as it is
     without_seed    S versions, each lacking one seed (for every loss at once: cells of a seed share their data)
-    joint           B resamples of the prompts, one for all cells: shared prompt effects stay shared
-    within          B resamples of the prompts, an independent one per seed: shared effects average out over seeds
+    joint           B draws of the prompts, one for all cells: what prompts do to all cells stays shared
+    within          B draws of the prompts, an independent one per seed: what they do averages out over seeds
 
 `analysis.intervals` turns the spread within the three sets into an interval.
 """
@@ -19,10 +19,9 @@ import pandas as pd
 from scipy import sparse
 
 from analysis.load import RefusedSweep, Sweep
+from analysis.prompt_noise import PromptNoise, make_prompt_noise
 
 DRAWS = 200  # relative error of a standard error from B draws: 1/√(2B) = 5 %
-# Above this many samples (cells × checkpoints × prompts) only the records' own standard errors are used.
-MAX_SAMPLES = 12_000_000
 
 
 @dataclass(frozen=True)
@@ -49,12 +48,12 @@ class Design:
         return values[1 : 1 + len(self.seeds_used)][self.seeds_used]
 
     def joint(self, values: np.ndarray) -> np.ndarray:
-        """[B, ...] values with prompts resampled for all cells at once."""
+        """[B, ...] values with prompts drawn for all cells at once."""
         start = 1 + len(self.seeds_used)
         return values[start : start + self.draws]
 
     def within(self, values: np.ndarray) -> np.ndarray:
-        """[B, ...] values with prompts resampled per seed."""
+        """[B, ...] values with prompts drawn per seed."""
         return values[1 + len(self.seeds_used) + self.draws :]
 
     def union(self, other: "Design") -> "Design":
@@ -68,7 +67,7 @@ class LossReplicates:
 
     Attributes:
         rows: [n] ``beta, seed, step, is_final, kl, gold, gold_se``.
-        kl, gold: [R, n], R = 1 + S + 2B; KL in nats, never negative; gold in SD units.
+        kl, gold: [R, n]; KL in nats, never negative; gold in SD units.
         weight: [R, n], 1 where the row is part of the version, else 0.
     """
 
@@ -97,46 +96,38 @@ class LossReplicates:
 
 @dataclass(frozen=True)
 class Draws:
-    """Resampling weights for one sweep; `of` applies them to one loss at a time, which bounds the memory.
+    """The versions of a sweep's checkpoints; `of` makes those of one loss at a time, which bounds the memory.
 
     Attributes:
         losses, seeds: as in the sweep.
-        source: ``samples`` (prompt by prompt) or ``records`` (only standard errors are known).
-        prompts: number of evaluation prompts; of π_ref's pool where only records are used.
+        rows: ``loss, beta, seed, step, is_final, kl, kl_se, gold, gold_se`` of every checkpoint.
         draws: B.
-        prompt_ids: [prompts] ascending, in the order of the weights; None where only records are used.
+        noise: the draws of the prompts.
         warnings: sentences.
     """
 
     losses: tuple[str, ...]
     seeds: tuple[int, ...]
-    source: str
-    prompts: int
+    rows: pd.DataFrame
     draws: int
+    noise: PromptNoise
     warnings: tuple[str, ...]
-    prompt_ids: np.ndarray | None
-    _rows: pd.DataFrame
-    _samples: tuple[np.ndarray, np.ndarray] | None  # kl, gold, each [rows, prompts]
-    _joint: np.ndarray  # samples: prompt weights [B, prompts]; records: normal deviates [B, 2]
-    _within: np.ndarray  # the same per seed, [S, B, ...]
-    _entropy: int
 
     def of(self, loss: str, *, final_only: bool = False) -> LossReplicates:
-        """Replicates of the checkpoints (or only the final ones) of `loss`."""
-        chosen = self._rows["loss"] == loss
-        if final_only:
-            chosen &= self._rows["is_final"]
-        index = np.flatnonzero(chosen)
-        rows = self._rows.iloc[index].reset_index(drop=True)
+        """Versions of the checkpoints (or only the final ones) of `loss`."""
+        chosen = self.rows["loss"] == loss
+        rows = self.rows[chosen & self.rows["is_final"] if final_only else chosen]
         seed = np.searchsorted(self.seeds, rows["seed"])
-        used = np.isin(np.arange(len(self.seeds)), seed)
+        every_seed = np.arange(len(self.seeds))
         kl, gold = (
             np.concatenate([np.tile(rows[key], (1 + len(self.seeds), 1)), drawn])
-            for key, drawn in zip(("kl", "gold"), self._drawn(index, rows, seed), strict=True)
+            for key, drawn in zip(("kl", "gold"), self.noise.draw(rows, seed), strict=True)
         )
+        design = Design(np.isin(every_seed, seed), self.draws, self.noise.prompts)
         weight = np.ones(kl.shape)
-        weight[1 : 1 + len(self.seeds)] = seed[None, :] != np.arange(len(self.seeds))[:, None]
-        return LossReplicates(rows, kl, gold, weight, Design(used, self.draws, self.prompts))
+        if design.seed_count > 1:  # the only seed cannot be left out
+            weight[1 : 1 + len(self.seeds)] = seed != every_seed[:, None]
+        return LossReplicates(rows.reset_index(drop=True), kl, gold, weight, design)
 
     def prompt_means(self, table: np.ndarray, prompt_ids: np.ndarray) -> np.ndarray:
         """Means over prompts of what does not depend on a cell, such as π_ref's samples, in every version.
@@ -145,52 +136,19 @@ class Draws:
             table: [prompts, ...].
             prompt_ids: [prompts] of its rows.
         Returns:
-            [R, ...]. Where only records are used, or the prompts are others, every version is the plain mean.
+            [R, ...].
         """
         mean = table.mean(axis=0)
         fixed = np.broadcast_to(mean, (1 + len(self.seeds), *mean.shape))
-        if self.prompt_ids is None or not np.array_equal(prompt_ids, self.prompt_ids):
-            return np.concatenate([fixed, np.broadcast_to(mean, (2 * self.draws, *mean.shape))])
-        drawn = (np.tensordot(weights, table, axes=1) for weights in (self._joint, self._within.mean(axis=0)))
-        return np.concatenate([fixed, *drawn])
-
-    def _drawn(self, index: np.ndarray, rows: pd.DataFrame, seed: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """KL and gold in the joint and the within draws, each [2B, n]."""
-        if self._samples is None:
-            return self._drawn_from_errors(index, rows, seed)
-        tables = []
-        for samples in self._samples:
-            table = samples[index].T  # [prompts, n]
-            within = np.empty((self.draws, len(index)))
-            for number, weights in enumerate(self._within):
-                within[:, seed == number] = weights @ table[:, seed == number]
-            tables.append(np.concatenate([self._joint @ table, within]))
-        return tables[0], tables[1]
-
-    def _drawn_from_errors(self, index: np.ndarray, rows: pd.DataFrame, seed: np.ndarray) -> tuple:
-        """Normal draws from the records' standard errors.
-
-        How much of an error is shared between cells is not recorded, so the draws take it as wholly shared: an
-        upper bound for averages over cells. With one seed the within draws take it as wholly separate, and the
-        interval uses the larger variance of the two.
-        """
-        if len(self.seeds) > 1:
-            within = self._within[seed].transpose(1, 0, 2)  # [B, n, 2]
-        else:
-            rng = np.random.default_rng([self._entropy, int(index[0])])
-            within = rng.standard_normal((self.draws, len(index), 2))
-        deviates = np.concatenate([np.broadcast_to(self._joint[:, None, :], within.shape), within])
-        kl = rows["kl"].to_numpy() + rows["kl_se"].to_numpy() * deviates[..., 0]
-        gold = rows["gold"].to_numpy() + rows["gold_se"].to_numpy() * deviates[..., 1]
-        return np.maximum(kl, 0), gold
+        return np.concatenate([fixed, self.noise.prompt_means(table, prompt_ids)])
 
 
 def make_draws(sweep: Sweep, rng: np.random.Generator, *, draws: int = DRAWS) -> Draws:
-    """Prepare the replicates of a sweep at one setting.
+    """Prepare the versions of a sweep at one setting.
 
     Args:
-        rng: draws the prompts (two-level resampling; seeds are left out one at a time and need no draws).
-        draws: B, resamples of the prompts in each of the two sets.
+        rng: draws the prompts; seeds are left out one at a time and need no draws.
+        draws: B, draws of the prompts in each of the two sets.
     Raises:
         RefusedSweep: several settings (learning rates or other swept keys) in one sweep; fewer than two prompts;
             samples that disagree with their records or are not on the same prompts.
@@ -202,66 +160,7 @@ def make_draws(sweep: Sweep, rng: np.random.Generator, *, draws: int = DRAWS) ->
             f"{sweep.path}: cells differ in more than loss, β and seed: {values}; pooling them would compare the "
             f"settings, not the losses. Take one with only({key}={first!r}) or each in turn with by_setting()"
         )
-    rows = sweep.checkpoints[["cell", "loss", "beta", "seed", "step", "is_final", "kl", "kl_se", "gold", "gold_se"]]
-    warnings = []
-    samples = prompt_ids = None
-    if not sweep.has_samples:
-        warnings.append("Samples are missing for some cells: prompt variation comes from the records' standard errors.")
-    else:
-        prompt_ids, samples = _sample_tables(sweep, rows)
-        if samples is None:
-            warnings.append("Too many samples to read: prompt variation comes from the records' standard errors.")
-    entropy = int(rng.integers(2**32))
-    seeds = len(sweep.seeds)
-    if samples is None:
-        prompts = 100 if sweep.reference is None else sweep.reference["prompt_id"].nunique()
-        joint, within = rng.standard_normal((draws, 2)), rng.standard_normal((seeds, draws, 2))
-    else:
-        prompts = len(prompt_ids)
-        weights = rng.multinomial(prompts, np.full(prompts, 1 / prompts), size=(1 + seeds, draws)) / prompts
-        # With one seed both sets resample the same thing.
-        joint, within = weights[0], weights[1:] if seeds > 1 else weights[:1]
-    return Draws(
-        sweep.losses,
-        sweep.seeds,
-        "records" if samples is None else "samples",
-        prompts,
-        draws,
-        tuple(warnings),
-        None if samples is None else prompt_ids,
-        rows,
-        samples,
-        joint,
-        within,
-        entropy,
-    )
-
-
-def _sample_tables(sweep: Sweep, rows: pd.DataFrame) -> tuple[np.ndarray, tuple[np.ndarray, np.ndarray] | None]:
-    """Prompt ids, and kl and gold of every checkpoint, each [rows, prompts]; None when there are too many to read."""
-    first = sweep.samples(["prompt_id"], cells=[rows["cell"].iloc[0]])
-    prompts = np.sort(first["prompt_id"].to_numpy())
-    if len(prompts) < 2:
-        raise RefusedSweep(f"{sweep.path}: {len(prompts)} evaluation prompt; intervals need at least 2")
-    if len(rows) * len(prompts) > MAX_SAMPLES:
-        return prompts, None
-    frame = sweep.samples(["prompt_id", "kl", "gold"], final_only=False)
-    position = pd.MultiIndex.from_frame(rows[["cell", "step"]]).get_indexer(
-        pd.MultiIndex.from_frame(frame[["cell", "step"]])
-    )
-    column = np.searchsorted(prompts, frame["prompt_id"]).clip(max=len(prompts) - 1)
-    tables = []
-    for key in ("kl", "gold"):
-        table = np.full((len(rows), len(prompts)), np.nan)
-        known = (position >= 0) & (prompts[column] == frame["prompt_id"].to_numpy())
-        table[position[known], column[known]] = frame[key].to_numpy()[known]
-        gap = np.abs(table.mean(1) - rows[key].to_numpy())
-        tolerance = 1e-3 * (1 + np.abs(rows[key].to_numpy()))
-        if not (gap <= tolerance).all():  # NaN (a prompt without sample) counts as a gap
-            cell, step = rows.loc[int(np.argmax(~(gap <= tolerance))), ["cell", "step"]]
-            raise RefusedSweep(
-                f"{sweep.path / cell}: samples of step {step} do not average to the recorded {key}, or lack one of the "
-                f"{len(prompts)} prompts of the first cell; delete the cell and run the sweep again"
-            )
-        tables.append(table)
-    return prompts, (tables[0], tables[1])
+    noise, warnings = make_prompt_noise(sweep, draws, rng)
+    columns = ["loss", "beta", "seed", "step", "is_final", "kl", "kl_se", "gold", "gold_se"]
+    rows = sweep.checkpoints[columns].reset_index(drop=True)
+    return Draws(sweep.losses, sweep.seeds, rows, draws, noise, warnings)
