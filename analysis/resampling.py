@@ -150,8 +150,8 @@ def make_draws(sweep: Sweep, rng: np.random.Generator, *, draws: int = DRAWS) ->
         rng: draws the prompts; seeds are left out one at a time and need no draws.
         draws: B, draws of the prompts in each of the two sets.
     Raises:
-        RefusedSweep: several settings (learning rates or other swept keys) in one sweep; fewer than two prompts;
-            samples that disagree with their records or are not on the same prompts.
+        RefusedSweep: several settings (learning rates or other swept keys) in one sweep; a loss whose policies never
+            moved; fewer than two prompts; samples that disagree with their records or are not on the same prompts.
     """
     if sweep.setting_keys:
         values = {key: sorted(sweep.checkpoints[key].unique().tolist(), key=str) for key in sweep.setting_keys}
@@ -159,6 +159,12 @@ def make_draws(sweep: Sweep, rng: np.random.Generator, *, draws: int = DRAWS) ->
         raise RefusedSweep(
             f"{sweep.path}: cells differ in more than loss, β and seed: {values}; pooling them would compare the "
             f"settings, not the losses. Take one with only({key}={first!r}) or each in turn with by_setting()"
+        )
+    largest_kl = sweep.checkpoints.groupby("loss", sort=False)["kl"].max()
+    if (largest_kl <= 0).any():
+        raise RefusedSweep(
+            f"{sweep.path}: KL is 0 at every checkpoint of {largest_kl.idxmin()}: its policy never moved. Check the "
+            "learning rate and the number of steps, or leave the loss out"
         )
     noise, warnings = make_prompt_noise(sweep, draws, rng)
     columns = ["loss", "beta", "seed", "step", "is_final", "kl", "kl_se", "gold", "gold_se"]
