@@ -53,10 +53,10 @@ def load_exact_world(config: CellConfig, prepared: Prepared) -> ExactWorld:
 
 
 def exact_frontiers(world: ExactWorld, config: CellConfig, cells: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
-    """Exact KL and gold of the KL-constrained optimum over λ, and of every loss's own optimum.
+    """Exact KL and gold of the KL-constrained optimum over λ, and of every loss's own optimum over β.
 
     Args:
-        cells: ``loss`` and ``beta`` of the losses' optima.
+        cells: ``loss`` and ``beta``; these β are among those of a loss's optima.
     Returns:
         Frame with EXACT_COLUMNS, and why losses are left out.
     """
@@ -68,7 +68,8 @@ def exact_frontiers(world: ExactWorld, config: CellConfig, cells: pd.DataFrame) 
         except (ValueError, RuntimeError) as error:
             left_out.append(str(error))
             continue
-        frames.append(tilted_frontier(world, reward, sorted(betas.unique())).assign(kind=loss))
+        strengths = sorted({*TEMPERATURES, *betas})
+        frames.append(tilted_frontier(world, reward, strengths).assign(kind=loss))
     return pd.concat(frames, ignore_index=True)[list(EXACT_COLUMNS)], left_out
 
 

@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 import torch
 from oracle_worlds import SMALL, build_small_world
+from scipy import stats
 
 from bench.config import LabelsConfig, OptimConfig, PairsConfig
 from bench.evaluate import EvaluationSet, evaluate_samples, held_out_metrics, kl_of_samples
@@ -16,7 +17,7 @@ from bench.preferences import TRAIN, sample_pool, write_preferences
 from bench.training import Objective, accumulate_gradient
 
 REPETITIONS, SAMPLES = 400, 64
-PAIRS, BETA = 12_800, 0.7
+PAIRS, BETA = 6400, 0.7
 LABELS = {
     "deterministic": LabelsConfig(flip_rate=0.1),
     "bradley_terry": LabelsConfig(rule="bradley_terry", temperature=0.8, flip_rate=0.05),
@@ -137,7 +138,9 @@ def test_intervals_over_held_out_pairs_cover(small, preferences):
         values = LOSSES["logistic"].fn(BETA * pair_logprobs(small.moved().model, pairs).rho).double().numpy()
     repeated = values[: len(values) // 32 * 32].reshape(-1, 32)
     se = repeated.std(axis=1, ddof=1) / 32**0.5
-    assert 0.90 < (np.abs(repeated.mean(axis=1) - exact) < 1.96 * se).mean() < 0.985
+    # About 110 repetitions: 95 % within ±6 %. A standard error wrong by √2 would give 84 % or 99.5 %.
+    within = stats.t.ppf(0.975, 31) * se
+    assert 0.88 < (np.abs(repeated.mean(axis=1) - exact) < within).mean() < 0.99
 
 
 @pytest.mark.parametrize("loss", LOSSES.values(), ids=LOSSES)
