@@ -6,7 +6,12 @@ A world is built by the module ``bench.worlds.<builder>``, which offers
     VERSION  an integer, raised whenever the same settings would give other content
     build(params, directory, progress)   fills an empty directory
 
-with the files that ``read_world`` describes. Adding a world is adding such a module and a file in conf/world.
+and, where the content depends on files that the settings only name,
+
+    inputs(params)   their fingerprints by name, which then count as settings
+
+A directory is filled with the files that ``read_world`` describes. Adding a world is
+adding such a module and a file in conf/world.
 """
 
 import difflib

@@ -1,0 +1,175 @@
+"""World ``directories``: made of ready parts, a policy and a reward model (or human comparisons) and prompts.
+
+Models are not copied: the world refers to their directories by absolute path and keeps the hashes of what is in them.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+import torch
+
+from bench.config import ConfigError
+from bench.seeding import generator_for
+from bench.worlds import EVAL, TRAIN, write_world
+
+VERSION = 1
+SOURCES_FILE = "sources.json"
+_COMPARISON_COLUMNS = ("prompt", "chosen", "rejected", "split")
+_COMPARISON_SPLITS = ("train", "held_out")
+
+
+@dataclass(frozen=True)
+class Params:
+    """Settings of the world; exactly one of `gold` and `comparisons` is needed.
+
+    Attributes:
+        policy: directory of the reference policy, a Hugging Face causal LM with tokenizer.
+        gold: directory of a reward model, a Hugging Face sequence classifier with one output.
+        comparisons: parquet of human comparisons to fit a reward model to: prompt, chosen, rejected, and split
+            ("train" or "held_out").
+        prompts: a .txt (one prompt a line), or a .jsonl or .parquet with the column prompt and, if the split is
+            given, split ("train" or "eval").
+        eval_fraction: share of the prompts that become evaluation prompts, where the file gives no split.
+        seed: of that split.
+    """
+
+    policy: str
+    prompts: str
+    gold: str | None = None
+    comparisons: str | None = None
+    eval_fraction: float | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if (self.gold is None) == (self.comparisons is None):
+            raise ConfigError(
+                f"world.params.gold={self.gold} and comparisons={self.comparisons}: give one of them and not the other"
+            )
+        if self.eval_fraction is not None and not 0 < self.eval_fraction < 1:
+            raise ConfigError(f"world.params.eval_fraction={self.eval_fraction}: must lie between 0 and 1")
+        if self.seed < 0:
+            raise ConfigError(f"world.params.seed={self.seed}: must be 0 or more")
+
+
+def inputs(params: Params) -> dict[str, str]:
+    """SHA-256 of the files behind every path, by parameter: other weights at the same path are another world."""
+    model_dirs = {"policy": params.policy, "gold": params.gold}
+    hashes = {key: _hash_directory(_model_directory(key, path)) for key, path in model_dirs.items() if path is not None}
+    files = {"prompts": params.prompts, "comparisons": params.comparisons}
+    hashes |= {key: _hash_file(_file(key, path)) for key, path in files.items() if path is not None}
+    return hashes
+
+
+def build(params: Params, directory: Path, progress: Callable[[str], None]) -> None:
+    """Write the world's files, referring to the given directories.
+
+    Raises:
+        ConfigError: a path that is missing or holds something else, saying what is needed there.
+    """
+    train, evaluation = _split(params)
+    progress(f"{len(train)} train and {len(evaluation)} evaluation prompts from {params.prompts}")
+    write_world(
+        directory,
+        policy=_model_directory("policy", params.policy).absolute(),
+        gold=None if params.gold is None else _model_directory("gold", params.gold).absolute(),
+        comparisons=None if params.comparisons is None else _read_comparisons(params.comparisons),
+        train_prompts=train,
+        eval_prompts=evaluation,
+    )
+    # The artifact's fingerprint is over its files, and the models are not among them.
+    (directory / SOURCES_FILE).write_text(json.dumps(inputs(params), indent=1) + "\n")
+
+
+def _model_directory(key: str, path: str) -> Path:
+    directory = Path(path)
+    if not (directory / "config.json").is_file():
+        what = "no config.json in it" if directory.is_dir() else "no such directory"
+        raise ConfigError(f"world.params.{key}={path}: {what}; a Hugging Face model directory is needed")
+    return directory
+
+
+def _file(key: str, path: str) -> Path:
+    if not Path(path).is_file():
+        raise ConfigError(f"world.params.{key}={path}: no such file")
+    return Path(path)
+
+
+def _hash_file(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _hash_directory(directory: Path) -> str:
+    files = sorted(path for path in directory.iterdir() if path.is_file())
+    return hashlib.sha256(json.dumps([(path.name, _hash_file(path)) for path in files]).encode()).hexdigest()
+
+
+def _split(params: Params) -> tuple[list[str], list[str]]:
+    prompts = _read_prompts(params.prompts)
+    where = f"world.params.prompts={params.prompts}"
+    if duplicates := prompts["prompt"][prompts["prompt"].duplicated()].tolist():
+        raise ConfigError(f"{where}: {len(duplicates)} prompts occur more than once, such as {duplicates[0]!r}")
+    if "split" in prompts:
+        if params.eval_fraction is not None:
+            raise ConfigError(f"world.params.eval_fraction={params.eval_fraction}: {params.prompts} gives the split")
+        if unknown := sorted(set(map(str, prompts["split"])) - {TRAIN, EVAL}):
+            raise ConfigError(f"{where}: split {unknown[0]!r}; allowed are {TRAIN!r} and {EVAL!r}")
+        train, evaluation = (prompts.loc[prompts["split"] == split, "prompt"].tolist() for split in (TRAIN, EVAL))
+    else:
+        if params.eval_fraction is None:
+            raise ConfigError(f"{where} gives no split: set world.params.eval_fraction, or add a column split")
+        order = torch.randperm(len(prompts), generator=generator_for(params.seed, "prompts")).tolist()
+        shuffled = [prompts["prompt"].iloc[i] for i in order]
+        count = round(params.eval_fraction * len(prompts))
+        evaluation, train = shuffled[:count], shuffled[count:]
+    if not train or not evaluation:
+        raise ConfigError(f"{where}: {len(train)} train and {len(evaluation)} eval prompts; both need some")
+    return train, evaluation
+
+
+def _read_prompts(path: str) -> pd.DataFrame:
+    file = _file("prompts", path)
+    if file.suffix == ".txt":
+        lines = file.read_text(encoding="utf-8").splitlines()
+        return pd.DataFrame({"prompt": [line for line in lines if line.strip()]})
+    try:
+        if file.suffix == ".jsonl":
+            frame = pd.read_json(file, lines=True, dtype=False, convert_dates=False)
+        elif file.suffix == ".parquet":
+            frame = pd.read_parquet(file)
+        else:
+            raise ConfigError(f"world.params.prompts={path}: must end in .txt, .jsonl or .parquet")
+    except (ValueError, OSError) as error:
+        if isinstance(error, ConfigError):
+            raise
+        raise ConfigError(f"world.params.prompts={path}: cannot be read ({error})") from error
+    _need_texts("prompts", path, frame, ("prompt",))
+    return frame
+
+
+def _read_comparisons(path: str) -> pd.DataFrame:
+    try:
+        frame = pd.read_parquet(_file("comparisons", path))
+    except (OSError, ValueError) as error:
+        if isinstance(error, ConfigError):
+            raise
+        raise ConfigError(f"world.params.comparisons={path}: not a readable parquet file ({error})") from error
+    _need_texts("comparisons", path, frame, _COMPARISON_COLUMNS)
+    if unknown := sorted(set(frame["split"]) - set(_COMPARISON_SPLITS)):
+        allowed = " and ".join(map(repr, _COMPARISON_SPLITS))
+        raise ConfigError(f"world.params.comparisons={path}: split {unknown[0]!r}; allowed are {allowed}")
+    return frame[list(_COMPARISON_COLUMNS)]
+
+
+def _need_texts(key: str, path: str, frame: pd.DataFrame, columns: tuple[str, ...]) -> None:
+    for column in columns:
+        if column not in frame:
+            seen = ", ".join(map(str, frame.columns)) or "none"
+            raise ConfigError(f"world.params.{key}={path}: column {column!r} is missing; its columns are {seen}")
+        bad = [value for value in frame[column] if not isinstance(value, str) or not value]
+        if bad:
+            raise ConfigError(f"world.params.{key}={path}: {len(bad)} values of {column!r} are no texts ({bad[0]!r})")
