@@ -40,7 +40,7 @@ def load_inputs(prepared: Prepared, config: CellConfig) -> CellInputs:
     directory = prepared.preferences.path
     pool = cached_pairs(directory, TRAIN, reference.pad_id)
     # A seed is a new draw of the data, not only of its order (a replication, not a re-run).
-    drawn = torch.randperm(len(pool), generator=generator_for(config.seed, "pairs"))[: config.pairs.per_cell]
+    drawn = torch.randperm(len(pool), generator=generator_for(config.seed, "subset"))[: config.pairs.per_cell]
     return CellInputs(
         reference,
         _cached_gold(prepared.gold_dir, prepared.gold_fingerprint, device),

@@ -10,7 +10,7 @@ import yaml
 from filelock import FileLock
 
 from bench.config import CellConfig, ConfigError, build_checked, select
-from bench.records import CONFIG_FILE, PLAN_FILE, SCHEMA_VERSION, DamagedRecord, read_status, write_json
+from bench.records import CONFIG_FILE, PLAN_FILE, SCHEMA_VERSION, DamagedRecord, read_status, write_json, write_text
 
 
 @dataclass(frozen=True)
@@ -74,9 +74,7 @@ def read_plan(sweep_dir: Path) -> Mapping[str, Any]:
 
 def write_cell_config(cell_dir: Path, config: CellConfig) -> None:
     """Write the resolved configuration, which `check_cell_config` compares on the next call."""
-    (cell_dir / CONFIG_FILE).write_text(
-        yaml.safe_dump(asdict(config), sort_keys=False, allow_unicode=True), encoding="utf-8"
-    )
+    write_text(cell_dir / CONFIG_FILE, yaml.safe_dump(asdict(config), sort_keys=False, allow_unicode=True))
 
 
 def check_cell_config(cell: PlannedCell) -> None:

@@ -35,7 +35,7 @@ class SweepProgress:
         self._workers = workers
         self._console = console
         self._bar = Progress(
-            BarColumn(bar_width=24), MofNCompleteColumn(), TextColumn("{task.description}"),
+            BarColumn(bar_width=24), MofNCompleteColumn(), TextColumn("{task.description}", markup=False),
             console=console, disable=not console.is_terminal, transient=True,
         )  # fmt: skip
         self._task = self._bar.add_task("", total=total, completed=total - len(pending))

@@ -136,6 +136,9 @@ class DamagedRecord(ValueError):
     """A record file that cannot be trusted: says which file and line, and what is wrong there."""
 
 
+RUN_AGAIN = "move the cell's directory away, and the next call runs the cell again"
+
+
 def append_record(path: Path, record: CheckpointRecord) -> None:
     """Append one record and force it to disk."""
     with path.open("a", encoding="utf-8") as stream:
@@ -162,7 +165,7 @@ def read_records(path: Path, *, allow_partial: bool = False) -> list[dict[str, A
         try:
             row = _DECODER.decode(line.decode("utf-8"))
         except ValueError as error:  # of JSON, or of UTF-8
-            raise DamagedRecord(f"{path}:{number}: not a complete JSON line ({error})") from error
+            raise DamagedRecord(f"{path}:{number}: not a complete JSON line ({error}); {RUN_AGAIN}") from error
         if not isinstance(row, dict) or row.get("schema") != SCHEMA_VERSION:
             seen = row.get("schema") if isinstance(row, dict) else type(row).__name__
             raise DamagedRecord(f"{path}:{number}: schema {seen!r}, this version reads {SCHEMA_VERSION}")
@@ -182,10 +185,15 @@ _DECODER = json.JSONDecoder(parse_constant=_refuse_constant)
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write JSON under a temporary name and rename, so that a reader never sees half a file."""
+    """Write JSON as `write_text` does; NaN and infinity are errors."""
+    write_text(path, json.dumps(value, indent=1, allow_nan=False) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write text under a temporary name and rename, so that a reader never sees half a file."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        temporary.write_text(json.dumps(value, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8")
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -209,4 +217,4 @@ def read_status(cell_dir: Path) -> CellStatus | None:
         values = json.loads(path.read_text(encoding="utf-8"))
         return CellStatus(**{**values, "warnings": tuple(values.get("warnings", ()))})
     except (json.JSONDecodeError, TypeError, AttributeError) as error:
-        raise DamagedRecord(f"{path}: not a cell status ({error})") from error
+        raise DamagedRecord(f"{path}: not a cell status ({error}); {RUN_AGAIN}") from error

@@ -15,10 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from bench.plan import read_plan
-from bench.records import RECORDS_FILE, CellStatus, DamagedRecord, read_records, read_status
+from bench.records import RECORDS_FILE, RUN_AGAIN, CellStatus, DamagedRecord, read_records, read_status
 
 DONE, FAILED, RUNNING, INTERRUPTED, MISSING = "done", "failed", "running", "interrupted", "missing"
 _STYLES = {DONE: "green", FAILED: "red", RUNNING: "cyan", INTERRUPTED: "yellow", MISSING: "dim"}
@@ -51,13 +52,21 @@ def cell_view(sweep_dir: Path, name: str) -> CellView:
         if status is None:
             return CellView(name, MISSING, None, None)
         state = INTERRUPTED if status.state == RUNNING and not is_alive(status) else status.state
-        records = cell_dir / RECORDS_FILE
-        # A running or interrupted cell may be in the middle of a line; only finished ones must be whole.
-        rows = read_records(records, allow_partial=state in (RUNNING, INTERRUPTED)) if records.exists() else []
+        # Any other cell may be in the middle of a line, or have stopped there; only a finished one must be whole.
+        rows = _read_rows(cell_dir, allow_partial=state != DONE)
+        if state == DONE and not rows:
+            raise DamagedRecord(f"{cell_dir}: done, but {RECORDS_FILE} is gone; {RUN_AGAIN}")
         return CellView(name, state, status, rows[-1] if rows else None)
     except DamagedRecord as error:
         damaged = CellStatus(FAILED, name, 0, 0.0, 0.0, 0, 0, "", 0, error=str(error))
         return CellView(name, FAILED, damaged, None)
+
+
+def _read_rows(cell_dir: Path, *, allow_partial: bool) -> list[dict[str, Any]]:
+    try:
+        return read_records(cell_dir / RECORDS_FILE, allow_partial=allow_partial)
+    except FileNotFoundError:  # no checkpoint yet, or another attempt has just cleared them away
+        return []
 
 
 def sweep_views(sweep_dir: Path) -> list[CellView]:
@@ -117,7 +126,7 @@ def status_table(views: Sequence[CellView]) -> Table:
         took = format_seconds(status.updated_at - status.started_at) if status else ""
         note = view.error or ("; ".join(status.warnings) if status else "")
         style = _STYLES[view.state]
-        table.add_row(view.name, f"[{style}]{view.state}[/]", steps, kl, gold, took, note)
+        table.add_row(escape(view.name), f"[{style}]{view.state}[/]", steps, kl, gold, took, escape(note))
     return table
 
 

@@ -8,6 +8,7 @@ with Hydra's parser and sweeper, and Hydra's launcher is called for those that a
 import os
 import sys
 from collections.abc import Callable, Sequence
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
@@ -80,7 +81,10 @@ def run_sweep(config_dir: Path, config_name: str, overrides: Sequence[str], cons
             sweep_dir, [cell.name for cell in pending], total=len(cells), workers=workers, console=console
         )
         with progress:
-            supervise(pending, launch)
+            try:
+                supervise(pending, launch)
+            except BrokenProcessPool:
+                console.print("workers are killed before they start a cell (for lack of memory?)", style="red")
     return _conclude(sweep_dir, cells, console)
 
 
@@ -148,7 +152,11 @@ def run_single(composed: DictConfig, overridden: Sequence[str], console: Console
     prepare_cells([cell], _progress_to(console))
     write_plan(config.sweep_dir, [cell], sys.argv)
     console.print(str(cell.directory), highlight=False, soft_wrap=True)
-    status = run_cell(cell, lambda record: console.print(_checkpoint_line(asdict(record)), highlight=False))
+    try:
+        status = run_cell(cell, lambda record: console.print(_checkpoint_line(asdict(record)), highlight=False))
+    except CellBusy as error:
+        console.print(str(error), style="red", highlight=False, markup=False)
+        return 1
     if status.error:
         console.print(f"{status.state}: {status.error}", style="red", highlight=False, markup=False)
     else:

@@ -3,7 +3,6 @@
 The records on disk are the truth. Whatever fails here is reported once and costs the cell nothing.
 """
 
-import os
 import sys
 from collections.abc import Callable
 from dataclasses import asdict
@@ -24,14 +23,18 @@ _NOT_METRICS = {
 def check_login(config: CellConfig) -> None:
     """Refuse ``online`` without a key at once; wandb itself would wait for somebody to type one.
 
+    The server is not asked whether the key is valid: one that is down must cost no cell.
+
     Raises:
-        ConfigError: no API key in the environment or in netrc.
+        ConfigError: no API key in the environment, in W&B's settings or in netrc.
     """
     if config.tracking.wandb.mode != "online":
         return
     import wandb
+    from wandb.sdk.lib import wbauth  # wandb.login(prompt=False) would ask the server, for as long as it takes
 
-    if not wandb.Api(api_key=os.environ.get("WANDB_API_KEY")).api_key:
+    settings = wandb.setup().settings
+    if not (settings.api_key or settings.identity_token_file or wbauth.read_netrc_auth(host=settings.base_url)):
         raise ConfigError(
             "tracking.wandb.mode=online: no API key; run `wandb login`, set WANDB_API_KEY, or use "
             "tracking.wandb.mode=offline and `wandb sync` later"
