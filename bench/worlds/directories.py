@@ -138,7 +138,7 @@ def _read_prompts(path: str) -> pd.DataFrame:
         return pd.DataFrame({"prompt": [line for line in lines if line.strip()]})
     try:
         if file.suffix == ".jsonl":
-            frame = pd.read_json(file, lines=True, dtype=False, convert_dates=False)
+            frame = pd.read_json(file, lines=True, dtype=False)
         elif file.suffix == ".parquet":
             frame = pd.read_parquet(file)
         else:

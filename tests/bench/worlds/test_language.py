@@ -24,6 +24,10 @@ PROMPT = Prompt("classic", "western", "album")
 SHORT = 7  # tokens of the reviews that are enumerated
 
 
+def _ids(text: str) -> list[int]:
+    return [WORD_IDS[word] for word in text.split()]
+
+
 @functools.cache
 def _words(slot: str) -> dict[str, float]:
     """Distribution of a slot, straight from the lexicon."""
@@ -115,15 +119,15 @@ def test_sampling_is_deterministic_and_depends_on_the_seed() -> None:
     ],
 )
 def test_other_texts_are_impossible(text: str) -> None:
-    good = [WORD_IDS[word] for word in "the rhythm was superb . <eos>".split()]
-    bad = [WORD_IDS[word] for word in text.split()]
+    good = _ids("the rhythm was superb . <eos>")
+    bad = _ids(text)
     both = log_probabilities([PROMPT, PROMPT], [good, bad])
     assert np.isfinite(both[0])
     assert both[1] == -np.inf
 
 
 def test_prompt_matters() -> None:
-    text = [WORD_IDS[word] for word in "the mood was awful . <eos>".split()]
+    text = _ids("the mood was awful . <eos>")
     horror, space, cheap = log_probabilities(
         [Prompt("new", "horror", "film"), Prompt("new", "space", "film"), Prompt("cheap", "horror", "film")], [text] * 3
     )
