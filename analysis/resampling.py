@@ -158,7 +158,7 @@ def make_draws(sweep: Sweep, rng: np.random.Generator, *, draws: int = DRAWS) ->
         key, (first, *_) = next(iter(values.items()))
         raise RefusedSweep(
             f"{sweep.path}: cells differ in more than loss, β and seed: {values}; pooling them would compare the "
-            f"settings, not the losses. Take one with only({key}={first!r}) or each in turn with by_setting()"
+            f"settings, not the losses. Take one with only(**{{{key!r}: {first!r}}}) or each in turn with by_setting()"
         )
     largest_kl = sweep.checkpoints.groupby("loss", sort=False)["kl"].max()
     if (largest_kl <= 0).any():
