@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
@@ -16,6 +17,7 @@ from analysis.style import COLUMN_WIDTH, TEXT_WIDTH, loss_styles, publication
 from analysis.wording import interval_words
 
 FORMATS = ("png", "svg", "pdf")
+MAX_MARKERS = 5000  # more in one figure are a blot, and a file that no viewer opens quickly
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,9 @@ def report_figures(analysis: Analysis) -> list[ReportFigure]:
 def save_figure(report_figure: ReportFigure, directory: Path) -> None:
     """Write ``<name>.{png,svg,pdf,csv}`` into `directory`; the same figure twice gives the same bytes."""
     with publication():
+        # The layout is the same in every format; worked out once, it takes half of the time.
+        report_figure.figure.draw_without_rendering()
+        report_figure.figure.set_layout_engine("none")
         for extension in FORMATS:
             # Without a date in the metadata, a rerun on the same records changes no file.
             dateless = {"png": {}, "svg": {"Date": None}, "pdf": {"CreationDate": None}}[extension]
@@ -80,15 +85,16 @@ def frontier_by_loss_figure(analysis: Analysis) -> ReportFigure:
     rows = -(-len(styles) // columns)
     figure = Figure(figsize=(TEXT_WIDTH, 2.0 * rows + 0.3), layout="constrained")
     axes = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
+    checkpoints, which = _drawn(analysis)
     for ax, (loss, style) in zip(axes.flat, styles.items(), strict=False):
-        plots.frontier(frontiers, analysis.ceiling, highlight=loss, checkpoints=analysis.sweep.checkpoints, ax=ax)
+        plots.frontier(frontiers, analysis.ceiling, highlight=loss, checkpoints=checkpoints, ax=ax)
         ax.set_title(style.label, color=style.color)
         ax.label_outer()
     for ax in axes.flat[len(styles) :]:
         ax.set_visible(False)
     caption = (
         f"The same frontiers one loss at a time; grey solid lines: the other losses. "
-        f"Markers: every checkpoint of every seed (filled, open and pale in turn). "
+        f"Markers: {which}, seeds filled, open and pale in turn. "
         f"Bands: {interval_words(frontiers.curves['kind'])}."
     )
     return ReportFigure("frontier_by_loss", "Frontier of each loss", caption, figure, frontiers.points)
@@ -163,38 +169,47 @@ def overoptimisation_figure(analysis: Analysis) -> ReportFigure:
 @publication()
 def regularisation_figure(analysis: Analysis) -> ReportFigure:
     """E[ρ²] against KL."""
-    checkpoints = analysis.sweep.checkpoints
+    checkpoints, which = _drawn(analysis)
     figure = Figure(figsize=(COLUMN_WIDTH * 1.3, 3.2), layout="constrained")
     plots.regularisation(checkpoints, ax=figure.add_subplot())
     shared_legend(figure)
     caption = (
-        "KL against the μ-weighted squared loss, the offline regulariser; every checkpoint of every seed after step 0, "
-        "single measurements without intervals. Several KLs at one E[ρ²] show that the one does not fix the other."
+        f"KL against the μ-weighted squared loss, the offline regulariser; {which} after step 0, single measurements "
+        "without intervals. Several KLs at one E[ρ²] show that the one does not fix the other."
     )
     keys = ["loss", "beta", "seed", "step", "rho_sq_mean", "kl", "kl_se"]
-    return ReportFigure("regularisation", "Regularisation", caption, figure, checkpoints[keys])
+    return ReportFigure("regularisation", "Regularisation", caption, figure, analysis.sweep.checkpoints[keys])
 
 
 @publication()
 def health_figure(analysis: Analysis) -> ReportFigure:
     """Length, EOS rate and distinct-2."""
-    checkpoints = analysis.sweep.checkpoints
+    checkpoints, which = _drawn(analysis)
     figure = Figure(figsize=(TEXT_WIDTH, 2.5), layout="constrained")
     for ax, quantity in zip(figure.subplots(1, 3), plots.HEALTH_LABELS, strict=True):
         plots.health(checkpoints, quantity, ax=ax)
     shared_legend(figure)
     caption = (
-        "Response length, share of responses that end by themselves and distinct bigrams, against KL; every checkpoint "
-        "of every seed. A gold gain that goes with a jump in any of them is suspect."
+        f"Response length, share of responses that end by themselves and distinct bigrams, against KL; {which}. "
+        "A gold gain that goes with a jump in any of them is suspect."
     )
     keys = ["loss", "beta", "seed", "step", "kl", *plots.HEALTH_LABELS]
-    return ReportFigure("health", "Health of the responses", caption, figure, checkpoints[keys])
+    return ReportFigure("health", "Health of the responses", caption, figure, analysis.sweep.checkpoints[keys])
 
 
 BUILDERS: tuple[Callable[[Analysis], ReportFigure | None], ...] = (
     frontier_figure, frontier_by_loss_figure, differences_figure, beta_figure, ratios_figure,
     overoptimisation_figure, regularisation_figure, health_figure,
 )  # fmt: skip
+
+
+def _drawn(analysis: Analysis) -> tuple[pd.DataFrame, str]:
+    """The checkpoints that a figure shows one by one, and words that say which."""
+    checkpoints = analysis.sweep.checkpoints
+    if len(checkpoints) <= MAX_MARKERS:
+        return checkpoints, "every checkpoint of every seed"
+    rows = np.linspace(0, len(checkpoints) - 1, MAX_MARKERS).round().astype(int)
+    return checkpoints.iloc[rows], f"{MAX_MARKERS:,} of {len(checkpoints):,} checkpoints, evenly spaced over the sweep"
 
 
 def shared_legend(figure: Figure) -> None:

@@ -23,8 +23,6 @@ from analysis.style import LossStyle, loss_styles
 KL_LABEL = "KL(π‖π_ref) (nats per sequence)"
 GOLD_LABEL = "gold reward (SD of π_ref)"
 REFERENCE_COLOR = "#6b7280"
-# Above this number the markers of a scatter are stored as pixels: a vector file of them opens slowly everywhere.
-_MOST_VECTOR_POINTS = 3000
 _KL_TICKS = (0.1, 0.5, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
 
 
@@ -66,8 +64,7 @@ def frontier(
 
 
 def _markers(ax: Axes, x: pd.Series, y: pd.Series, style: LossStyle, **look: Any) -> None:
-    many = len(x) > _MOST_VECTOR_POINTS
-    ax.plot(x, y, style.marker, color=style.color, **{"markeredgewidth": 0.4, "zorder": 2, "rasterized": many} | look)
+    ax.plot(x, y, style.marker, color=style.color, **{"markeredgewidth": 0.4, "zorder": 2} | look)
 
 
 def _markers_by_seed(ax: Axes, checkpoints: pd.DataFrame, style: LossStyle) -> None:

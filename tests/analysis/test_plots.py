@@ -151,11 +151,13 @@ def test_csv_holds_the_numbers_drawn(saved, analysis):
     pd.testing.assert_frame_equal(pd.read_csv(saved / "frontier.csv"), analysis.frontiers.curves, check_dtype=False)
 
 
-def test_many_markers_are_stored_as_pixels(analysis, tmp_path, monkeypatch):
-    monkeypatch.setattr(plots, "_MOST_VECTOR_POINTS", 10)
-    ax = plots.health(analysis.sweep.checkpoints, "eos_rate")
-    ax.figure.savefig(tmp_path / "health.svg")
-    assert "<image" in (tmp_path / "health.svg").read_text()
+def test_a_large_sweep_is_thinned_and_says_so(analysis, monkeypatch):
+    monkeypatch.setattr(figures, "MAX_MARKERS", 50)
+    made = figures.health_figure(analysis)
+    assert [sum(len(line.get_xdata()) for line in ax.lines) for ax in made.figure.axes] == [50] * 3
+    assert "50 of 120 checkpoints" in made.caption
+    assert len(made.data) == 120
+    assert "every checkpoint" not in figures.frontier_by_loss_figure(analysis).caption
 
 
 def test_notebook_picture_escapes_its_words(analysis):
