@@ -14,7 +14,7 @@ def number_text(value: float, digits: int = 3) -> str:
         return "–"
     if np.isinf(value):
         return "∞" if value > 0 else "−∞"
-    text = f"{value:.{digits}g}" if 1e-3 <= abs(value) < 1e5 or value == 0 else f"{value:.1e}"
+    text = f"{value:.{digits}g}" if 1e-4 <= abs(value) < 1e5 or value == 0 else f"{value:.1e}"
     return text.replace("-", "−")
 
 

@@ -62,7 +62,12 @@ def report_dir(hostile_sweep_dir, tmp_path_factory):
 
 
 @pytest.fixture
-def few_figures(monkeypatch):
-    """Two figures in one format: tests of the report's files need not draw all of them again."""
-    monkeypatch.setattr(figures, "BUILDERS", (figures.frontier_figure, figures.beta_figure))
+def one_format(monkeypatch):
+    """Every figure as SVG only."""
     monkeypatch.setattr(figures, "FORMATS", ("svg",))
+
+
+@pytest.fixture
+def few_figures(monkeypatch, one_format):
+    """The two figures that the page cannot do without: most tests of the report's files need no more."""
+    monkeypatch.setattr(figures, "BUILDERS", (figures.frontier_figure, figures.beta_figure))

@@ -195,7 +195,7 @@ def test_command_line_writes_beside_the_sweep(tmp_path, capsys, few_figures):
     ],
     ids=["one of everything", "a user's loss"],
 )
-def test_the_smallest_sweeps_have_a_report(tmp_path, truth, monkeypatch):
+def test_the_smallest_sweeps_have_a_report(tmp_path, truth, monkeypatch, one_format):
     monkeypatch.setitem(__import__("synthetic_runs").STRENGTHS, "my.module:f", 1.0)
     page = build_report([load_sweep(write_sweep(tmp_path / "tiny", truth))], tmp_path / "report", notebooks=False)
     cells = len(truth.losses) * len(truth.betas) * len(truth.seeds)
