@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 from scipy import stats
+from transformers.utils import logging as transformers_logging
 
 from gold_rm.comparisons import COLUMNS, HELD_OUT, read_texts, select_split
 from gold_rm.reward_model import GoldModel, GoldModelError, load_gold_model
@@ -197,6 +198,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--texts", type=Path, help="parquet with prompt and response: describe the scores of these")
     parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
     options = parser.parse_args(arguments)
+    transformers_logging.set_verbosity_error()  # what is wrong with a model is said once, in the message below
     try:
         comparisons = read_texts(options.comparisons, COLUMNS)
         texts = None if options.texts is None else read_texts(options.texts, ("prompt", "response"))

@@ -64,7 +64,14 @@ RULES = (
         "models are loaded in one place for policies and one for gold models, and made by worlds",
         PACKAGES,
         ("transformers",),
-        except_in=("bench.policy", "bench.tabular", "bench.worlds", "gold_rm.reward_model", "gold_rm.train"),
+        except_in=(
+            "bench.policy",
+            "bench.tabular",
+            "bench.worlds",
+            "gold_rm.reward_model",
+            "gold_rm.train",
+            "gold_rm.evaluate",
+        ),
         except_for=("transformers.PreTrainedModel",),  # the type
     ),
 )

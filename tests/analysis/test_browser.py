@@ -61,7 +61,7 @@ def traces(page, plot="frontier-plot"):
 
 
 def place_of_point(page, loss):
-    """Window coordinates and number of the loss's checkpoint in the frontier plot that lies farthest from all others."""
+    """Window coordinates and number of the loss's checkpoint in the frontier plot farthest from all others."""
     return page.evaluate(
         """(loss) => {
             const plot = document.getElementById("frontier-plot");

@@ -86,7 +86,7 @@ def test_an_unknown_key_is_answered_with_the_nearest_known_one(key, nearest):
         ("labels.flip_rate", 0.5, "labels.flip_rate=0.5: must lie in [0, 0.5)"),
         ("labels.flip_rate", -0.1, "labels.flip_rate=-0.1: must lie in [0, 0.5)"),
         ("labels.temperature", 0, "labels.temperature=0.0: must be a finite number above 0"),
-        ("pairs.pool", 100, "pairs.per_cell=4096 is more than pairs.pool=100 holds"),
+        ("pairs.pool", 100, "pairs.per_cell=3072 is more than pairs.pool=100 holds"),
         ("pairs.held_out", 1, "pairs.held_out=1: must be 2 or more"),
         ("evaluation.prompts", 1, "evaluation.prompts=1: must be 2 or more"),
         ("evaluation.checkpoints", 0, "evaluation.checkpoints=0: must be 1 or more"),

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from bench.worlds.reviews.language import VOCABULARY, Prompt, sample_reviews
-from bench.worlds.reviews.lexicon import SLOTS, response_words
+from bench.worlds.reviews.lexicon import ASPECTS, SLOTS, response_words
 from bench.worlds.reviews.rater import utility
 
 Words = list[str]
@@ -23,7 +23,17 @@ _SHARES = {"ordinary": 0.45, "best": 0.15, "broken": 0.40}  # of the texts shown
 _SHARE_EDITED = 0.3  # of the pairs whose second text is the first with a word or two exchanged
 _BEST_OF = 12
 _LONGEST = 32  # words of a broken text
-_KINDS_OF = {word: [kind for kind in SLOTS.values() if word in kind] for word in response_words()}
+_EXCHANGEABLE = (
+    tuple(ASPECTS),
+    *(
+        tuple(word for kind in kinds.split() for word in SLOTS[kind])
+        for kinds in (
+            "good_adjective bad_adjective", "good_verb bad_verb", "good_comparison bad_comparison",
+            "good_verdict bad_verdict", "good_closing bad_closing", "adverb", "degree", "yardstick",
+        )
+    ),
+)  # fmt: skip
+_OTHERS = {w: [o for kind in _EXCHANGEABLE if w in kind for o in kind if o != w] for w in response_words()}
 
 
 def draw_comparisons(
@@ -79,9 +89,9 @@ def _sample_words(prompts: list[Prompt], generator: torch.Generator) -> list[Wor
 def _exchange(words: Words, rng: random.Random) -> Words:
     """One or two words replaced by others of their kind, rare ones as often as common ones."""
     result = words.copy()
-    places = [place for place, word in enumerate(words) if _KINDS_OF[word]]
+    places = [place for place, word in enumerate(words) if _OTHERS[word]]
     for place in rng.sample(places, min(len(places), rng.randint(1, 2))):
-        result[place] = rng.choice([other for kind in _KINDS_OF[words[place]] for other in kind])
+        result[place] = rng.choice(_OTHERS[words[place]])
     return result
 
 
