@@ -109,11 +109,13 @@ def log_beta_at(grid: BetaGrid, kl: float) -> np.ndarray:
 
 
 def _interpolate(at: float, x: np.ndarray, y: np.ndarray) -> float:
-    """Linear interpolation on ascending x; a version whose data end short of `at` continues its last slope."""
-    keep = np.concatenate([[True], np.diff(x) > 0])
-    x, y = x[keep], y[keep]
-    if len(x) < 2:
+    """Linear interpolation on ascending x; a version whose data end short of `at` continues its last slope.
+
+    Where x has a plateau, y jumps: each side is interpolated from the plateau's end on that side.
+    """
+    rising = np.flatnonzero(np.diff(x) > 0)  # left ends of the segments that have a length
+    if len(rising) == 0:
         return float(y[0])
-    left = int(np.clip(np.searchsorted(x, at) - 1, 0, len(x) - 2))
+    left = rising[np.clip(np.searchsorted(x[rising], at, side="right") - 1, 0, len(rising) - 1)]
     slope = (y[left + 1] - y[left]) / (x[left + 1] - x[left])
     return float(y[left] + slope * (at - x[left]))

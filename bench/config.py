@@ -31,7 +31,7 @@ class OptimConfig:
     """AdamW with linear warm-up, then a constant learning rate; identical for every loss."""
 
     lr: float = 5e-4
-    steps: int = 192
+    steps: int = 160
     batch_pairs: int = 16
     micro_batch_pairs: int | None = None  # null: the whole batch at once
     warmup_steps: int = 20
@@ -72,7 +72,7 @@ class PairsConfig:
     """Sizes of the preference data: `pool` and `held_out` are shared, a seed draws `per_cell` of the pool."""
 
     pool: int = 8192
-    per_cell: int = 3072
+    per_cell: int = 2560
     held_out: int = 256
     seed: int = 0  # draws the pool; the world's, not the cell's
 
@@ -90,7 +90,7 @@ class EvaluationConfig:
     """Checkpoints at step 0 and at steps, steps/2, steps/4, ...: `checkpoints` of them after step 0."""
 
     prompts: int = 256
-    checkpoints: int = 4
+    checkpoints: int = 3
     batch_size: int = 256
     reference_samples: int = 64  # per evaluation prompt: standardisation, win rate, best-of-n, ceiling
 

@@ -32,6 +32,11 @@ class PreferencePairs:
     def __len__(self) -> int:
         return len(self.ref_logp_chosen)
 
+    @property
+    def tokens(self) -> Tensor:
+        """Tokens of each pair's longer sequence, prompt included, [pairs] int64."""
+        return torch.maximum(self.chosen.attention_mask.sum(1), self.rejected.attention_mask.sum(1))
+
     def take(self, rows: Tensor) -> "PreferencePairs":
         """The pairs at `rows` (int64), in their order, without columns that are padding in all of them."""
         width = int(max(side.attention_mask[rows].sum(1).max() for side in (self.chosen, self.rejected)))

@@ -18,7 +18,7 @@ from bench.generation import sample_responses
 from bench.logprobs import response_logprobs
 from bench.policy import Policy
 from bench.seeding import generator_for
-from bench.sequences import TokenIds, collate
+from bench.sequences import TokenIds, batches_by_length, collate
 from gold_rm.labeling import label_pairs
 from gold_rm.reward_model import GoldModel, Standardisation
 
@@ -85,18 +85,16 @@ def _sample_split(policy: Policy, prompts: list[str], max_new_tokens: int, gener
 @torch.no_grad()
 def reference_logprobs(policy: Policy, prompts: list[TokenIds], responses: list[TokenIds]) -> Tensor:
     """log π_ref(response | prompt) in nats, [sequences], batched by length to waste little on padding."""
-    lengths = np.array([len(p) + len(r) for p, r in zip(prompts, responses, strict=True)])
-    order = np.argsort(lengths, kind="stable")
-    result = torch.empty(len(order), dtype=torch.float32)
-    for start in range(0, len(order), _BATCH):
-        rows = order[start : start + _BATCH]
+    lengths = [len(p) + len(r) for p, r in zip(prompts, responses, strict=True)]
+    result = torch.empty(len(lengths), dtype=torch.float32)
+    for rows in batches_by_length(lengths, _BATCH):
         batch = collate(
             [list(prompts[i]) for i in rows],
             [list(responses[i]) for i in rows],
             pad_id=policy.pad_id,
             device=policy.device,
         )
-        result[torch.from_numpy(rows.copy())] = response_logprobs(policy.model, batch).cpu()
+        result[rows] = response_logprobs(policy.model, batch).cpu()
     if not result.isfinite().all():
         bad = int((~result.isfinite()).nonzero()[0])
         raise ValueError(f"π_ref gives response {bad} of {len(result)} the log-prob {result[bad].item()}")

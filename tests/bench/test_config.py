@@ -37,7 +37,7 @@ def configured(key: str | None = None, value: Any = None) -> CellConfig:
 
 def test_defaults_and_conversion_of_nested_groups():
     config = configured("optim.lr", 1e-3)
-    assert (config.loss, config.beta, config.optim.lr, config.optim.steps) == ("logistic", 0.1, 1e-3, 192)
+    assert (config.loss, config.beta, config.optim.lr) == ("logistic", 0.1, 1e-3)
     assert (config.world.name, config.world.params, config.tracking.wandb.mode) == ("tiny", {"size": 3}, "offline")
     assert cell_config({"world": WORLD, "optim": {"lr": 1e-3}}) == config, "plain mappings are configurations too"
     assert cell_config(asdict(config)) == config
@@ -86,7 +86,7 @@ def test_an_unknown_key_is_answered_with_the_nearest_known_one(key, nearest):
         ("labels.flip_rate", 0.5, "labels.flip_rate=0.5: must lie in [0, 0.5)"),
         ("labels.flip_rate", -0.1, "labels.flip_rate=-0.1: must lie in [0, 0.5)"),
         ("labels.temperature", 0, "labels.temperature=0.0: must be a finite number above 0"),
-        ("pairs.pool", 100, "pairs.per_cell=3072 is more than pairs.pool=100 holds"),
+        ("pairs.pool", 100, "pairs.per_cell=2560 is more than pairs.pool=100 holds"),
         ("pairs.held_out", 1, "pairs.held_out=1: must be 2 or more"),
         ("evaluation.prompts", 1, "evaluation.prompts=1: must be 2 or more"),
         ("evaluation.checkpoints", 0, "evaluation.checkpoints=0: must be 1 or more"),
