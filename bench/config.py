@@ -71,7 +71,7 @@ class LabelsConfig:
 class PairsConfig:
     """Sizes of the preference data: `pool` and `held_out` are shared, a seed draws `per_cell` of the pool."""
 
-    pool: int = 8192
+    pool: int = 6144
     per_cell: int = 2560
     held_out: int = 256
     seed: int = 0  # draws the pool; the world's, not the cell's
@@ -236,17 +236,29 @@ def known_keys(kind: type, prefix: str = "") -> list[str]:
 # Settings that say where a cell runs or is filed, not what it is; `world` alone is named by its group.
 _NOT_IN_NAMES = ("sweep", "experiment", "device", "cpu_threads", "runs_dir", "artifacts_dir", "tracking", "hydra")
 _ALWAYS_IN_NAMES = ("loss", "beta", "seed")
+_LONGEST_NAME = 200  # bytes; file systems take 255, and temporary files have longer names
+
+
+def named_keys(overridden: Iterable[str]) -> tuple[str, ...]:
+    """The keys that a cell is named by: loss, β and seed, then other overridden ones that can change results.
+
+    Args:
+        overridden: keys given on the command line or by the sweeper, such as ``optim.lr``.
+    """
+    hidden = (*_NOT_IN_NAMES, *_ALWAYS_IN_NAMES)
+    return (*_ALWAYS_IN_NAMES, *sorted({key for key in overridden if key.split(".")[0] not in hidden}))
 
 
 def cell_name(config: CellConfig, overridden: Iterable[str] = ()) -> str:
-    """Directory name of a cell: loss, β and seed, then every other overridden key, values in one spelling.
+    """Directory name of a cell: its named keys, values in one spelling.
 
-    Args:
-        overridden: keys given on the command line or by the sweeper, such as ``optim.lr``; keys that do not
-            change results are left out.
+    A name that file systems would refuse holds a hash of the keys after the seed instead of the keys.
     """
-    others = sorted({key for key in overridden if key.split(".")[0] not in (*_NOT_IN_NAMES, *_ALWAYS_IN_NAMES)})
-    return ",".join(f"{key}={_spell(select(config, key))}" for key in (*_ALWAYS_IN_NAMES, *others))
+    parts = [f"{key}={_spell(select(config, key))}" for key in named_keys(overridden)]
+    if len(",".join(parts).encode()) > _LONGEST_NAME:
+        shown = len(_ALWAYS_IN_NAMES)
+        parts = [*parts[:shown], f"others={fingerprint_of(parts[shown:])}"]
+    return ",".join(parts)
 
 
 def select(config: CellConfig, key: str) -> Any:

@@ -49,24 +49,26 @@ def _sample_batch(
 ) -> list[TokenIds]:
     input_ids, mask = pad_left(prompts, pad_id=policy.pad_id, device=policy.device)
     cache: Any = None
-    ended = torch.zeros(len(prompts), dtype=torch.bool)
-    columns: list[Tensor] = []
-    lengths = torch.zeros(len(prompts), dtype=torch.int64)
+    responses: list[TokenIds] = [[] for _ in prompts]
+    unfinished = torch.arange(len(prompts))  # the response that each row of the batch belongs to
     for _ in range(max_new_tokens):
         output = policy.model(**_inputs(policy, input_ids, mask, cache))
         cache = getattr(output, "cache", None)  # None where an architecture keeps none
         probabilities = output.logits[:, -1].float().softmax(-1).cpu()
         token = torch.multinomial(probabilities, 1, generator=generator)
-        columns.append(token)
-        lengths += ~ended
-        ended |= token[:, 0] == policy.eos_id
-        if ended.all():
+        for row, drawn in zip(unfinished.tolist(), token[:, 0].tolist(), strict=True):
+            responses[row].append(drawn)
+        going_on = (token[:, 0] != policy.eos_id).nonzero()[:, 0]
+        if len(going_on) == 0:
             break
-        token = token.to(policy.device)
-        input_ids = token if cache is not None else torch.cat([input_ids, token], dim=1)
-        mask = torch.cat([mask, torch.ones_like(token)], dim=1)
-    tokens = torch.cat(columns, dim=1).tolist()
-    return [row[:length] for row, length in zip(tokens, lengths.tolist(), strict=True)]
+        # Rows that have ended leave the batch: half of the work where most responses are much shorter than the longest.
+        unfinished, kept = unfinished[going_on], going_on.to(policy.device)
+        if cache is not None and len(kept) < len(token):
+            cache.batch_select_indices(kept)
+        token = token[going_on].to(policy.device)
+        input_ids = token if cache is not None else torch.cat([input_ids[kept], token], dim=1)
+        mask = torch.cat([mask[kept], torch.ones_like(token)], dim=1)
+    return responses
 
 
 def _inputs(policy: Policy, input_ids: Tensor, mask: Tensor, cache: Any) -> dict[str, Any]:

@@ -9,8 +9,13 @@ from typing import Any
 import yaml
 from filelock import FileLock
 
-from bench.config import CellConfig, ConfigError, build_checked, select
+from bench.config import CellConfig, ConfigError, build_checked, named_keys, select
 from bench.records import CONFIG_FILE, PLAN_FILE, SCHEMA_VERSION, DamagedRecord, read_status, write_json, write_text
+
+
+def overridden_keys(overrides: Sequence[str]) -> list[str]:
+    """Keys of command-line overrides: ``optim.lr`` of ``+optim.lr=1e-3``."""
+    return [override.partition("=")[0].lstrip("+~") for override in overrides]
 
 
 @dataclass(frozen=True)
@@ -32,11 +37,10 @@ class PlannedCell:
         return status is not None and status.is_final
 
     def summary(self) -> dict[str, Any]:
-        """The cell's row in plan.json: name, fingerprint, and every key in its name."""
+        """The cell's row in plan.json: name, fingerprint, and every key that it is named by."""
         config = self.config
         row: dict[str, Any] = {"cell": self.name, "config": config.fingerprint, "lr": config.optim.lr}
-        for part in self.name.split(","):
-            key = part.partition("=")[0]
+        for key in named_keys(overridden_keys(self.overrides)):
             row[key] = select(config, key)
         return row
 

@@ -27,7 +27,7 @@ from rich.console import Console
 
 from bench.cell import CellBusy, run_cell
 from bench.config import ConfigError, cell_config, cell_name
-from bench.plan import PlannedCell, check_cell_config, write_plan
+from bench.plan import PlannedCell, check_cell_config, overridden_keys, write_plan
 from bench.prepare import prepare_cells
 from bench.progress import SweepProgress
 from bench.status import DONE, summary_line, sweep_views
@@ -101,8 +101,7 @@ def plan_cells(base: DictConfig, context: HydraContext) -> list[PlannedCell]:
     cells: dict[str, PlannedCell] = {}
     for overrides in jobs:
         config = cell_config(_without_hydra(context.config_loader.load_sweep_config(base, list(overrides))))
-        keys = [override.partition("=")[0].lstrip("+~") for override in overrides]
-        cell = PlannedCell(cell_name(config, keys), config, tuple(overrides))
+        cell = PlannedCell(cell_name(config, overridden_keys(overrides)), config, tuple(overrides))
         check_cell_config(cell)
         cells[cell.name] = cell  # two spellings of one value are one cell
     sweeps = {cell.config.sweep_dir for cell in cells.values()}
@@ -145,8 +144,7 @@ def run_single(composed: DictConfig, overridden: Sequence[str], console: Console
         Exit status: 0 if the cell is done.
     """
     config = cell_config(composed)
-    keys = [override.partition("=")[0].lstrip("+~") for override in overridden]
-    cell = PlannedCell(cell_name(config, keys), config, tuple(overridden))
+    cell = PlannedCell(cell_name(config, overridden_keys(overridden)), config, tuple(overridden))
     check_cell_config(cell)
     check_login(config)
     prepare_cells([cell], _progress_to(console))

@@ -223,3 +223,13 @@ def test_known_keys_are_the_keys_of_a_configuration():
     assert {"beta", "optim", "optim.lr", "tracking.wandb.mode", "world.params"} <= set(keys)
     without_contents = {key for key, _ in leaves(asdict(configured())) if not key.startswith("world.params.")}
     assert without_contents <= set(keys)
+
+
+def test_a_name_too_long_for_a_file_system_keeps_loss_beta_and_seed():
+    config = configured("optim.lr", 1e-3)
+    keys = [key for key in known_keys(CellConfig) if key.startswith(("optim.", "pairs.", "evaluation."))]
+    name = cell_name(config, keys)
+    assert name.startswith("loss=logistic,beta=0.1,seed=0,others=")
+    assert len(name) < 60
+    assert name != cell_name(configured("optim.lr", 2e-3), keys)
+    assert cell_name(config, ["optim.lr"]) == "loss=logistic,beta=0.1,seed=0,optim.lr=0.001"

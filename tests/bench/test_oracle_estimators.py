@@ -159,7 +159,8 @@ def test_minibatch_gradients_average_to_the_exact_gradient(small, preferences, l
     se = sampled.std(0) / len(sampled) ** 0.5 + 1e-4 * expected.abs().max()
     z = (sampled.mean(0) - expected) / se
     assert z.abs().max() < 5
-    assert z.square().mean() < 1.5
+    # 1 on average; the weights share few directions, so that six draws of the pairs gave 0.6 to 1.8.
+    assert z.square().mean() < 2.5
     cosine = torch.cosine_similarity(sampled.mean(0), expected, dim=0)
     assert cosine > 0.97
 

@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from bench.config import ConfigError, cell_name
-from bench.plan import PlannedCell, check_cell_config, read_plan, write_cell_config, write_plan
+from bench.plan import PlannedCell, check_cell_config, overridden_keys, read_plan, write_cell_config, write_plan
 from bench.records import CONFIG_FILE, PLAN_FILE, CellStatus, DamagedRecord, write_status
 
 
@@ -25,7 +25,8 @@ def cell(tiny_world, tmp_path):
 
 def test_a_row_holds_every_key_of_the_cells_name(tiny_world, tmp_path):
     config = tiny_world.config(tmp_path, {"beta": 0.3, "optim.batch_pairs": 4, "loss": "hinge"})
-    cell = PlannedCell(cell_name(config, ["world", "loss", "optim.batch_pairs"]), config)
+    overrides = ("+world=tiny", "loss=hinge", "optim.batch_pairs=4")
+    cell = PlannedCell(cell_name(config, overridden_keys(overrides)), config, overrides)
     assert cell.name == "loss=hinge,beta=0.3,seed=0,optim.batch_pairs=4,world=tiny"
     assert cell.summary() == {
         "cell": cell.name, "config": cell.config.fingerprint, "lr": 1e-2, "loss": "hinge", "beta": 0.3, "seed": 0,

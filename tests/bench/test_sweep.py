@@ -1,0 +1,141 @@
+"""Sweeps through the real command line, in processes of their own: killed, interrupted, doubled, and started again."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from processes import find_processes
+
+from bench.records import RECORDS_FILE, read_status
+
+ROOT = Path(__file__).resolve().parents[2]
+LOSSES, BETAS = ("logistic", "squared"), ("0.1", "1e0", "1")  # the last two are one β
+
+
+class SweepProcess:
+    """``python -m bench.train -m`` on the tiny world, in a process group of its own."""
+
+    def __init__(self, world, runs: Path, *extra: str) -> None:
+        arguments = [
+            *world.overrides(runs, {"optim.steps": 40}), f"loss={','.join(LOSSES)}", f"beta={','.join(BETAS)}",
+            "seed=0,1", "sweep=t", "hydra.launcher.n_jobs=2", *extra,
+        ]  # fmt: skip
+        self.directory = runs / "t"
+        self.mark = f"GPO_TEST={runs}"
+        environment = {**os.environ, "GPO_TEST": str(runs), "OMP_NUM_THREADS": "1"}
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "bench.train", "-m", *arguments], cwd=ROOT, env=environment, text=True,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
+        )  # fmt: skip
+
+    def finish(self) -> str:
+        output, _ = self.process.communicate(timeout=240)
+        return output
+
+    def wait_for(self, state: str, *, count: int = 1) -> list[Path]:
+        """Wait until `count` cells are in `state`; returns their directories."""
+        deadline = time.time() + 240
+        while time.time() < deadline and self.process.poll() is None:
+            found = [path.parent for path in self.directory.glob("*/status.json") if state_of(path.parent) == state]
+            if len(found) >= count:
+                return found
+            time.sleep(0.02)
+        raise AssertionError(f"never {count} cells {state}; status {self.process.poll()}: {self.finish()}")
+
+    def kill_group(self, number: int) -> None:
+        os.killpg(self.process.pid, number)
+
+
+def state_of(cell_dir: Path) -> str | None:
+    status = read_status(cell_dir)
+    return None if status is None else status.state
+
+
+def stamps(cell_dirs) -> dict[str, int]:
+    return {path.name: (path / RECORDS_FILE).stat().st_mtime_ns for path in cell_dirs}
+
+
+def without_times(cell_dir: Path) -> list[dict]:
+    lines = (cell_dir / RECORDS_FILE).read_text().splitlines()
+    return [{key: value for key, value in json.loads(line).items() if key != "wall_s"} for line in lines]
+
+
+def test_a_killed_sweep_resumes_and_a_killed_worker_loses_only_its_cell(tiny_world, tmp_path):
+    """SIGKILL to everything, then SIGKILL to one worker, then a call that has nothing to do."""
+    first = SweepProcess(tiny_world, tmp_path / "runs")
+    first.wait_for("done")
+    first.kill_group(signal.SIGKILL)
+    first.finish()
+    # Workers of loky are in the driver's session or not; none may live on to finish the sweep for the next call.
+    for pid in find_processes("loky", environment=first.mark):
+        os.kill(pid, signal.SIGKILL)
+    done = [path.parent for path in first.directory.glob("*/status.json") if state_of(path.parent) == "done"]
+    before = stamps(done)
+    assert 1 <= len(done) < 8
+
+    second = SweepProcess(tiny_world, tmp_path / "runs")
+    running = second.wait_for("running")[0]
+    victim = read_status(running)
+    os.kill(victim.pid, signal.SIGKILL)
+    output = second.finish()
+    assert second.process.returncode == 0, output
+    assert f"8 cells, {len(done)} finished, {8 - len(done)} to run" in output
+    cells = sorted(path.parent for path in second.directory.glob("*/status.json"))
+    assert [state_of(cell) for cell in cells] == ["done"] * 8, "1e0 and 1 are one β: 2 losses × 2 β × 2 seeds"
+    assert {name: stamp for name, stamp in stamps(cells).items() if name in before} == before
+
+    third = SweepProcess(tiny_world, tmp_path / "runs")
+    output = third.finish()
+    assert third.process.returncode == 0
+    assert "8 cells, 8 finished, 0 to run" in output
+    assert stamps(cells) == stamps(sorted(path.parent for path in third.directory.glob("*/status.json")))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_sweep_says_so_and_leaves_no_worker(tiny_world, tmp_path, number):
+    sweep = SweepProcess(tiny_world, tmp_path / "runs")
+    sweep.wait_for("running")
+    os.kill(sweep.process.pid, number)
+    output = sweep.finish()
+    assert sweep.process.returncode == 130, output
+    assert "the same command runs what is missing" in output
+    deadline = time.time() + 20
+    while (left := find_processes("loky", environment=sweep.mark)) and time.time() < deadline:
+        time.sleep(0.1)
+    assert left == []
+
+
+@pytest.mark.slow
+def test_two_sweeps_at_once_share_the_work_and_the_artifacts(tiny_world, tmp_path):
+    world = tiny_world._replace(artifacts=tmp_path / "artifacts")  # none there yet: both want to build them
+    both = [SweepProcess(world, tmp_path / "runs") for _ in range(2)]
+    outputs = [sweep.finish() for sweep in both]
+    cells = sorted(path.parent for path in both[0].directory.glob("*/status.json"))
+    assert [state_of(cell) for cell in cells] == ["done"] * 8, outputs
+    assert [read_status(cell).attempts for cell in cells] == [1] * 8, "no cell was run twice"
+    for kind in ("world", "reference", "pairs", "preferences"):
+        assert len(list((world.artifacts / kind).glob("*/manifest.json"))) == 1
+        assert sum(output.count(f"building {kind} ") for output in outputs) == 1
+
+
+@pytest.mark.slow
+def test_a_cell_of_a_sweep_and_the_same_cell_alone_have_the_same_records(tiny_world, tmp_path):
+    sweep = SweepProcess(tiny_world, tmp_path / "swept", "tracking.wandb.mode=offline")
+    assert sweep.process.wait(240) == 0, sweep.finish()
+    name = next(path.parent.name for path in sweep.directory.glob("loss=logistic,beta=0.1,seed=0*/status.json"))
+    cell = tiny_world.cell(tmp_path / "alone", {"optim.steps": 40, "sweep": "t", "loss": "logistic", "beta": 0.1})
+    from bench.cell import run_cell
+
+    assert run_cell(cell).state == "done"
+    drop = ("cell_id", "git_commit")
+    swept, alone = without_times(sweep.directory / name), without_times(cell.directory)
+    assert [{k: v for k, v in row.items() if k not in drop} for row in swept] == [
+        {k: v for k, v in row.items() if k not in drop} for row in alone
+    ]
+    assert len(list(sweep.directory.glob("*/wandb/offline-run-*"))) == 8, "one W&B run a cell"

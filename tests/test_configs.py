@@ -1,0 +1,67 @@
+"""Every committed configuration composes, names only known keys, and runs for two steps."""
+
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+import yaml
+from hydra import compose, initialize_config_dir
+
+from bench import train, worlds
+from bench.config import CellConfig, WorldConfig, build_checked, cell_config
+from bench.status import sweep_views
+from gold_rm.train import GoldTrainConfig
+
+CONF = Path(__file__).resolve().parent.parent / "conf"
+WORLDS = sorted(path.stem for path in (CONF / "world").glob("*.yaml"))
+EXPERIMENTS = sorted(path.stem for path in (CONF / "experiment").glob("*.yaml"))
+
+
+def test_the_files_are_found():
+    assert {"reviews", "reviews_tiny", "oracle", "directories"} <= set(WORLDS)
+    assert {"frontier", "smoke", "oracle"} <= set(EXPERIMENTS)
+
+
+@pytest.mark.parametrize("name", WORLDS)
+def test_a_world_is_accepted_by_its_builder(name, tiny_world):
+    required = ["world.params.policy=p", "world.params.prompts=q", "world.params.gold=g"]
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        composed = compose("train", overrides=[f"world={name}", *(required if name == "directories" else [])])
+    world = cell_config(composed).world
+    assert world.name == name
+    if name != "directories":  # its builder looks at the files
+        build_checked(worlds.builder_module(world.builder).Params, world.params, "world.params")
+    build_checked(GoldTrainConfig, world.gold, "world.gold")
+
+
+def test_the_root_file_repeats_the_defaults_of_the_code():
+    """One truth: a value changed in one place only would make the library and the command line differ."""
+    written = yaml.safe_load((CONF / "train.yaml").read_text(encoding="utf-8"))
+    defaults = asdict(CellConfig(world=WorldConfig("any", "any", 1)))
+    assert {k: v for k, v in written.items() if k not in ("defaults", "hydra")} == {
+        k: v for k, v in defaults.items() if k != "world"
+    }
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_an_experiment_runs_for_two_steps(name, monkeypatch, tmp_path):
+    """On its own kind of world, made small; two of its cells."""
+    written = yaml.safe_load((CONF / "experiment" / f"{name}.yaml").read_text(encoding="utf-8"))
+    assert written["sweep"] == name
+    small = {
+        "optim.steps": 2, "optim.batch_pairs": 8, "pairs.pool": 64, "pairs.per_cell": 32, "pairs.held_out": 16,
+        "evaluation.prompts": 16, "evaluation.reference_samples": 4, "evaluation.checkpoints": 1,
+        "tracking.wandb.mode": "disabled", "runs_dir": tmp_path / "runs", "artifacts_dir": tmp_path / "artifacts",
+        "loss": "logistic,savage", "beta": "0.1", "seed": "0",
+    }  # fmt: skip
+    if name != "oracle":
+        small |= {"world": "reviews_tiny", "world.params.policy.steps": 5, "world.params.comparisons": 64}
+        small |= {"world.params.held_out_comparisons": 16, "world.params.facts_reviews": 16, "world.gold.steps": 3}
+        small |= {"world.gold.warmup_steps": 1}
+    overrides = [f"{key}={value}" for key, value in small.items()]
+    launcher = ["hydra/launcher=basic"]  # in this process: no workers to start
+    monkeypatch.setattr(sys, "argv", ["bench.train", "-m", f"experiment={name}", *overrides, *launcher])
+    assert train.main() == 0
+    views = sweep_views(tmp_path / "runs" / name)
+    assert [(view.state, view.last["step"]) for view in views] == [("done", 2)] * 2
