@@ -143,6 +143,8 @@ def tilt(pool: np.ndarray, temperature: float) -> Tilted:
         pool: [prompts, N], ascending in each row.
     """
     size = pool.shape[1]
+    if size == 1:  # nothing to leave out
+        return Tilted(temperature, np.zeros(len(pool)), pool[:, 0], np.ones(len(pool)))
     scaled = pool / temperature
     log_total = logsumexp(scaled, axis=1)
     weights = np.exp(scaled - log_total[:, None])

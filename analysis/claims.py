@@ -162,7 +162,7 @@ def _versus_baseline(betas: OptimalBetas) -> pd.DataFrame:
     inverted = {"ratio": 1 / backward["ratio"], "ratio_low": 1 / backward["ratio_high"],
                 "ratio_high": 1 / backward["ratio_low"]}  # fmt: skip
     columns = ["loss", "ratio", "ratio_low", "ratio_high", "kind"]
-    both = pd.concat([frame[columns] for frame in (forward, backward.assign(**inverted)) if len(frame)] or [pairs])
+    both = pd.concat([frame[columns] for frame in (forward, backward.assign(**inverted)) if len(frame)] or [pairs[:0]])
     predictions = betas.ratios[betas.ratios["at"] == "peak"].set_index("loss")
     predicted = predictions["local"].fillna(predictions["global_"])
     return (
@@ -184,9 +184,9 @@ def _rises_and_falls(overoptimisation: Overoptimisation) -> Claim:
     weakest = peaks.loc[peaks["drop"].idxmin()]
     sentence = (
         f"{int(falls.sum())} of {len(peaks)} losses fall beyond noise from their peak to the end of their data, "
-        f"{int(stays.sum())} do not; the smallest drop is {weakest['loss']}'s: {_with_interval(weakest, 'drop')} SD "
-        f"up to KL {weakest['kl_max']:.3g} nats; for {int(peaks['inside'].sum())} the form that predicts best has a "
-        "peak inside the data."
+        f"{int(stays.sum())} stay within {NO_DROP:g} SD of it; the smallest drop is {weakest['loss']}'s: "
+        f"{_with_interval(weakest, 'drop')} SD up to KL {weakest['kl_max']:.3g} nats; "
+        f"for {int(peaks['inside'].sum())} the form that predicts best has a peak inside the data."
     )
     columns = ["loss", "form", "inside", "kl_peak", "kl_peak_low", "kl_peak_high", "gold_peak", "kl_max",
                "drop", "drop_low", "drop_high", "kind"]  # fmt: skip

@@ -137,7 +137,7 @@ _PEAK_COLUMNS = ("kl_peak", "kl_peak_low", "kl_peak_high", "gold_peak", "gold_pe
 
 def _kl_of(inverse: np.ndarray) -> np.ndarray:
     """KL* = d*² from 1/d*; infinite where no peak is."""
-    return np.where(inverse > 0, 1 / np.maximum(inverse, 1e-9) ** 2, np.inf)
+    return np.where(inverse <= 0, np.inf, 1 / np.maximum(inverse, 1e-9) ** 2)  # NaN, where no interval, stays
 
 
 def _drop(curve: SmoothedFrontier) -> np.ndarray:
