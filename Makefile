@@ -30,12 +30,12 @@ $(INSTALLED): requirements.lock pyproject.toml
 sweep: $(INSTALLED) ## train all cells that are missing, then write runs/<sweep>/report
 	@$(PY) -m bench.train -m experiment=frontier $(ARGS); status=$$?; \
 	if [ $$status -gt 1 ]; then exit $$status; fi; \
-	$(PY) -m analysis.report runs/$(SWEEP) && exit $$status
+	$(PY) -m analysis.report --if-changed runs/$(SWEEP) && exit $$status
 
 smoke: $(INSTALLED) ## the same in less than a minute, on a tiny world
 	@$(PY) -m bench.train -m experiment=smoke $(ARGS); status=$$?; \
 	if [ $$status -gt 1 ]; then exit $$status; fi; \
-	$(PY) -m analysis.report runs/$(SMOKE_SWEEP) && exit $$status
+	$(PY) -m analysis.report --if-changed runs/$(SMOKE_SWEEP) && exit $$status
 
 report: $(INSTALLED) ## write the report of SWEEP=NAME again
 	@$(PY) -m analysis.report runs/$(SWEEP)

@@ -22,6 +22,7 @@ from analysis.figures import ReportFigure, report_figures, save_figure
 from analysis.load import RefusedSweep, Sweep, load_sweep
 from analysis.notebooks import execute_notebooks
 from analysis.page import GENERATOR, render_page
+from analysis.sources import SOURCES_FILE, digest_sources, is_current
 from analysis.style import TooManyLosses
 from analysis.views import analyse_views
 from bench.records import DamagedRecord
@@ -33,7 +34,9 @@ class RefusedOutput(ValueError):
     """The output directory holds something that is not a report."""
 
 
-def build_report(sweeps: Sequence[Sweep], output: Path, *, seed: int = 0, notebooks: bool = True) -> Path:
+def build_report(
+    sweeps: Sequence[Sweep], output: Path, *, seed: int = 0, notebooks: bool = True, sources: str = ""
+) -> Path:
     """Analyse sweeps and write the report; returns the page's path.
 
     Args:
@@ -41,6 +44,7 @@ def build_report(sweeps: Sequence[Sweep], output: Path, *, seed: int = 0, notebo
         output: directory to create or, if it holds an earlier report, to replace.
         seed: of the resampling; the same seed gives the same report.
         notebooks: also execute the notebooks on the first sweep.
+        sources: digest of what the sweeps were read from, kept beside the page.
     Raises:
         RefusedSweep, TooManyLosses: sweeps that cannot be analysed or drawn.
         RefusedOutput: `output` exists and is not a report.
@@ -55,6 +59,7 @@ def build_report(sweeps: Sequence[Sweep], output: Path, *, seed: int = 0, notebo
             executed = pool.submit(execute_notebooks, sweeps[0].path, draft) if notebooks else None
             views = analyse_views(sweeps, seed=seed)
             _write_views(views, draft, executed)
+        (draft / SOURCES_FILE).write_text(f"{sources}\n", encoding="utf-8")
         _replace(output, draft, Path(scratch) / "replaced")
     return output / PAGE
 
@@ -136,11 +141,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--output", type=Path, help="default: <first sweep>/report")
     parser.add_argument("--seed", type=int, default=0, help="of the resampling (default 0)")
     parser.add_argument("--no-notebooks", action="store_true", help="leave the notebooks out (seconds faster)")
+    parser.add_argument("--if-changed", action="store_true", help="leave a report alone that is up to date")
     options = parser.parse_args(arguments)
     output = options.output or options.sweeps[0] / "report"
+    sources = digest_sources(options.sweeps, (options.seed, options.no_notebooks))
+    if options.if_changed and is_current(output, sources):
+        print(f"{output / PAGE} is up to date")
+        return 0
     try:
         sweeps = [load_sweep(path) for path in options.sweeps]
-        page = build_report(sweeps, output, seed=options.seed, notebooks=not options.no_notebooks)
+        page = build_report(sweeps, output, seed=options.seed, notebooks=not options.no_notebooks, sources=sources)
     except (RefusedSweep, DamagedRecord, RefusedOutput, TooManyLosses) as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2

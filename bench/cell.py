@@ -152,16 +152,20 @@ class _Run:
         self, step: int, recent: list[StepMetrics], policy, inputs: CellInputs, loss: Loss, prepared: Prepared
     ) -> tuple[CheckpointRecord, pd.DataFrame]:
         config = self.cell.config
-        sampled = evaluate_samples(
-            policy,
-            inputs.reference,
-            inputs.gold,
-            inputs.standardisation,
-            inputs.evaluation,
-            step=step,
-            max_new_tokens=config.world.max_new_tokens,
-            batch_size=config.evaluation.batch_size,
-            generator=generator_for(config.seed, "evaluation", step),
+        sampled = (
+            inputs.start
+            if step == 0
+            else evaluate_samples(
+                policy,
+                inputs.reference,
+                inputs.gold,
+                inputs.standardisation,
+                inputs.evaluation,
+                step=step,
+                max_new_tokens=config.world.max_new_tokens,
+                batch_size=config.evaluation.batch_size,
+                generator=generator_for(config.seed, "evaluation", step),
+            )
         )
         held_out = evaluate_held_out(
             policy.model,

@@ -30,11 +30,11 @@ class ConfigError(ValueError):
 class OptimConfig:
     """AdamW with linear warm-up, then a constant learning rate; identical for every loss."""
 
-    lr: float = 5e-4
-    steps: int = 160
+    lr: float = 6e-4
+    steps: int = 128
     batch_pairs: int = 16
     micro_batch_pairs: int | None = None  # null: the whole batch at once
-    warmup_steps: int = 20
+    warmup_steps: int = 16
     clip_norm: float = 1.0
     weight_decay: float = 0.0
     adam_beta1: float = 0.9
@@ -72,7 +72,7 @@ class PairsConfig:
     """Sizes of the preference data: `pool` and `held_out` are shared, a seed draws `per_cell` of the pool."""
 
     pool: int = 6144
-    per_cell: int = 2560
+    per_cell: int = 2048
     held_out: int = 256
     seed: int = 0  # draws the pool; the world's, not the cell's
 
@@ -234,7 +234,7 @@ def known_keys(kind: type, prefix: str = "") -> list[str]:
 
 
 # Settings that say where a cell runs or is filed, not what it is; `world` alone is named by its group.
-_NOT_IN_NAMES = ("sweep", "experiment", "device", "cpu_threads", "runs_dir", "artifacts_dir", "tracking", "hydra")
+_NOT_IN_NAMES = ("sweep", "experiment", "device", "runs_dir", "artifacts_dir", "tracking", "hydra")
 _ALWAYS_IN_NAMES = ("loss", "beta", "seed")
 _LONGEST_NAME = 200  # bytes; file systems take 255, and temporary files have longer names
 

@@ -8,7 +8,7 @@ import pandas as pd
 import torch
 
 from bench.config import CellConfig
-from bench.evaluate import EvaluationSet
+from bench.evaluate import EvaluationSet, SampleEvaluation, evaluate_samples
 from bench.pairs import PreferencePairs, cached_pairs
 from bench.policy import Policy, cached_policy, resolve_device
 from bench.preferences import HELD_OUT, PAIRS_FILE, TRAIN
@@ -19,9 +19,10 @@ from gold_rm.reward_model import GoldModel, Standardisation, load_gold_model
 
 
 class CellInputs(NamedTuple):
-    """Inputs of one cell; only `train` depends on its seed.
+    """Inputs of one cell; `train` and `start` depend on its seed.
 
     Attributes:
+        start: π_ref, measured on the samples of step 0, which cells that differ in loss or β only have in common.
         label_probability: mean probability that the higher gold score is the chosen one, over all pairs.
     """
 
@@ -29,6 +30,7 @@ class CellInputs(NamedTuple):
     gold: GoldModel
     standardisation: Standardisation
     evaluation: EvaluationSet
+    start: SampleEvaluation
     train: PreferencePairs
     label_probability: float
 
@@ -41,11 +43,24 @@ def load_inputs(prepared: Prepared, config: CellConfig) -> CellInputs:
     pool = cached_pairs(directory, TRAIN, reference.pad_id)
     # A seed is a new draw of the data, not only of its order (a replication, not a re-run).
     drawn = torch.randperm(len(pool), generator=generator_for(config.seed, "subset"))[: config.pairs.per_cell]
+    gold = _cached_gold(prepared.gold_dir, prepared.gold_fingerprint, device)
+    standardisation = load_standardisation(prepared.reference.path)
+    start = _evaluate_start(
+        reference,
+        gold,
+        standardisation,
+        prepared.reference.path,
+        directory,
+        seed=config.seed,
+        max_new_tokens=config.world.max_new_tokens,
+        batch_size=config.evaluation.batch_size,
+    )
     return CellInputs(
         reference,
-        _cached_gold(prepared.gold_dir, prepared.gold_fingerprint, device),
-        load_standardisation(prepared.reference.path),
+        gold,
+        standardisation,
         _evaluation_set(prepared.reference.path, directory, reference),
+        start,
         pool.take(drawn),
         _label_probability(directory),
     )
@@ -66,6 +81,31 @@ def _evaluation_set(reference_dir: Path, preferences_dir: Path, policy: Policy) 
         first["response"].tolist(),
         first["gold"].to_numpy(copy=True),
         cached_pairs(preferences_dir, HELD_OUT, policy.pad_id),
+    )
+
+
+@functools.lru_cache(maxsize=8)
+def _evaluate_start(
+    reference: Policy,
+    gold: GoldModel,
+    standardisation: Standardisation,
+    reference_dir: Path,
+    preferences_dir: Path,
+    *,
+    seed: int,
+    max_new_tokens: int,
+    batch_size: int,
+) -> SampleEvaluation:
+    return evaluate_samples(
+        reference,
+        reference,
+        gold,
+        standardisation,
+        _evaluation_set(reference_dir, preferences_dir, reference),
+        step=0,
+        max_new_tokens=max_new_tokens,
+        batch_size=batch_size,
+        generator=generator_for(seed, "evaluation", 0),
     )
 
 

@@ -5,6 +5,7 @@ launcher loses all cells that have not started when the kernel kills one worker.
 with Hydra's parser and sweeper, and Hydra's launcher is called for those that are not finished, as often as needed.
 """
 
+import copy
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -16,13 +17,16 @@ from typing import Any
 
 from hydra import initialize_config_dir
 from hydra._internal.callbacks import Callbacks
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.config_loader import ConfigLoader
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
 from hydra.core.plugins import Plugins
 from hydra.types import HydraContext, RunMode
-from omegaconf import DictConfig
+from omegaconf import DictConfig, open_dict
 from rich.console import Console
 
 from bench.cell import CellBusy, run_cell
@@ -98,12 +102,17 @@ def plan_cells(base: DictConfig, context: HydraContext) -> list[PlannedCell]:
     arguments += base.hydra.overrides.task
     parser = OverridesParser.create(config_loader=context.config_loader)
     (jobs,) = BasicSweeper.split_arguments(parser.parse_overrides(arguments), None)
+    compose = _JobComposer(base, context.config_loader)
     cells: dict[str, PlannedCell] = {}
     for overrides in jobs:
-        config = cell_config(_without_hydra(context.config_loader.load_sweep_config(base, list(overrides))))
+        config = cell_config(compose(parser.parse_overrides(list(overrides))))
         cell = PlannedCell(cell_name(config, overridden_keys(overrides)), config, tuple(overrides))
         check_cell_config(cell)
-        cells[cell.name] = cell  # two spellings of one value are one cell
+        twin = cells.setdefault(cell.name, cell)  # two spellings of one value are one cell
+        if twin.config.fingerprint != config.fingerprint:
+            raise ConfigError(
+                f"{' '.join(twin.overrides)} and {' '.join(overrides)} are different settings of one cell, {cell.name}"
+            )
     sweeps = {cell.config.sweep_dir for cell in cells.values()}
     if len(sweeps) > 1:
         raise ConfigError(f"sweep={', '.join(sorted(map(str, sweeps)))}: one call fills one sweep")
@@ -111,10 +120,39 @@ def plan_cells(base: DictConfig, context: HydraContext) -> list[PlannedCell]:
     return list(cells.values())
 
 
+class _JobComposer:
+    """Composes the configuration of a job, without Hydra's own part.
+
+    Hydra takes 0.1 s to compose one. Jobs that choose the same files therefore share one composition, on which their
+    plain values are then set in the way that Hydra sets them.
+    """
+
+    def __init__(self, base: DictConfig, loader: ConfigLoader) -> None:
+        self._base, self._loader = base, loader
+        self._composed: dict[tuple[str, ...], DictConfig] = {}
+        self._chooses_file: dict[str, bool] = {}
+
+    def __call__(self, overrides: Sequence[Override]) -> DictConfig:
+        """`overrides`: a job's, without sweeps."""
+        values = [override for override in overrides if not self._is_choice(override)]
+        choices = tuple(str(override.input_line) for override in overrides if self._is_choice(override))
+        if choices not in self._composed:
+            self._composed[choices] = _without_hydra(self._loader.load_sweep_config(self._base, list(choices)))
+        composed = copy.deepcopy(self._composed[choices])
+        ConfigLoaderImpl._apply_overrides_to_config(values, composed)
+        return composed
+
+    def _is_choice(self, override: Override) -> bool:
+        key = override.key_or_group
+        if key not in self._chooses_file:
+            self._chooses_file[key] = key.startswith("hydra") or bool(self._loader.get_group_options(key))
+        return self._chooses_file[key]
+
+
 def _without_hydra(composed: DictConfig) -> DictConfig:
     plain = composed.copy()
-    plain._set_flag("struct", False)
-    del plain["hydra"]
+    with open_dict(plain):
+        del plain["hydra"]
     return plain
 
 

@@ -181,6 +181,23 @@ def test_a_missing_directory_names_its_neighbours(tmp_path, capsys):
     assert str(tmp_path / "small") in capsys.readouterr().err
 
 
+def test_a_report_is_made_again_only_if_something_changed(tmp_path, capsys, few_figures):
+    sweep = write_sweep(tmp_path / "small", SMALL)
+
+    def made(*options):
+        assert main(["--no-notebooks", *options, str(sweep)]) == 0
+        return "is up to date" not in capsys.readouterr().out
+
+    assert made("--if-changed")
+    assert not made("--if-changed")
+    assert made()
+    assert made("--if-changed", "--seed=1")
+    assert not made("--if-changed", "--seed=1")
+    status = next(sweep.glob("*/status.json"))
+    status.write_text(status.read_text() + " ")
+    assert made("--if-changed", "--seed=1")
+
+
 def test_command_line_writes_beside_the_sweep(tmp_path, capsys, few_figures):
     sweep_dir = write_sweep(tmp_path / "small", SMALL)
     assert main([str(sweep_dir), "--no-notebooks"]) == 0

@@ -6,12 +6,20 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from hydra import compose, initialize_config_dir
+from hydra._internal.callbacks import Callbacks
+from hydra.core.global_hydra import GlobalHydra
+from hydra.types import HydraContext, RunMode
 from processes import find_processes
 
+from bench.cli import CONFIG_DIR, CONFIG_NAME
+from bench.config import ConfigError, cell_config
 from bench.records import RECORDS_FILE, read_status
+from bench.sweep import plan_cells
 
 ROOT = Path(__file__).resolve().parents[2]
 LOSSES, BETAS = ("logistic", "squared"), ("0.1", "1e0", "1")  # the last two are one β
@@ -94,6 +102,40 @@ def test_a_killed_sweep_resumes_and_a_killed_worker_loses_only_its_cell(tiny_wor
     assert third.process.returncode == 0
     assert "8 cells, 8 finished, 0 to run" in output
     assert stamps(cells) == stamps(sorted(path.parent for path in third.directory.glob("*/status.json")))
+
+
+@contextmanager
+def planned(*overrides):
+    """The cells of a multirun."""
+    with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
+        hydra = GlobalHydra.instance().hydra
+        base = hydra.compose_config(CONFIG_NAME, list(overrides), RunMode.MULTIRUN, with_log_configuration=False)
+        yield plan_cells(base, HydraContext(config_loader=hydra.config_loader, callbacks=Callbacks(base)))
+
+
+@pytest.mark.parametrize(
+    ("overrides", "count"),
+    [
+        (["loss=logistic,savage", "beta=0.1,1", "optim.lr=1e-3"], 4),
+        (["experiment=oracle", "loss=squared", "seed=0,1", "pairs.held_out=64"], 10),  # the file sets held_out too
+        (["world=reviews,reviews_tiny,oracle", "optim={steps: 7, lr: 0.5}", "world.max_new_tokens=9"], 3),
+        (["+world.gold.width=32,64", "world.params.policy.layers=1", "hydra.launcher.n_jobs=1", "cpu_threads=1,2"], 4),
+    ],
+)
+def test_jobs_are_composed_as_by_hydra(overrides, count):
+    """Against Hydra's own composition of every job."""
+    with planned(*overrides) as cells:
+        assert len(cells) == count
+        for cell in cells:
+            assert cell.config == cell_config(compose(CONFIG_NAME, overrides=list(cell.overrides)))
+
+
+def test_different_settings_of_one_cell_are_refused():
+    with (
+        pytest.raises(ConfigError, match=r"experiment=smoke .* are different settings of one cell, loss=logistic"),
+        planned("experiment=frontier,smoke", "sweep=one", "loss=logistic", "beta=0.1", "seed=0"),
+    ):
+        pass
 
 
 @pytest.mark.slow
