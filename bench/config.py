@@ -30,8 +30,8 @@ class ConfigError(ValueError):
 class OptimConfig:
     """AdamW with linear warm-up, then a constant learning rate; identical for every loss."""
 
-    lr: float = 6e-4
-    steps: int = 128
+    lr: float = 5e-4
+    steps: int = 144
     batch_pairs: int = 16
     micro_batch_pairs: int | None = None  # null: the whole batch at once
     warmup_steps: int = 16
@@ -72,7 +72,7 @@ class PairsConfig:
     """Sizes of the preference data: `pool` and `held_out` are shared, a seed draws `per_cell` of the pool."""
 
     pool: int = 6144
-    per_cell: int = 2048
+    per_cell: int = 2304
     held_out: int = 256
     seed: int = 0  # draws the pool; the world's, not the cell's
 
