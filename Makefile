@@ -11,7 +11,7 @@ SWEEP ?= $(or $(patsubst sweep=%,%,$(filter sweep=%,$(ARGS))),frontier)
 SMOKE_SWEEP := $(or $(patsubst sweep=%,%,$(filter sweep=%,$(ARGS))),smoke)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup sweep smoke report test test-full check format sync lock clean
+.PHONY: help setup sweep smoke report pictures test test-full check format sync lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -39,6 +39,12 @@ smoke: $(INSTALLED) ## the same in less than a minute, on a tiny world
 
 report: $(INSTALLED) ## write the report of SWEEP=NAME again
 	@$(PY) -m analysis.report runs/$(SWEEP)
+
+pictures: report ## copy the README's pictures from the report of the default sweep (needs chromium)
+	@cp runs/$(SWEEP)/report/figures/frontier.png docs/frontier.png
+	@cp runs/$(SWEEP)/report/figures/gold_and_kl_against_beta.png docs/beta.png
+	@chromium --headless --no-sandbox --hide-scrollbars --window-size=1280,1400 --virtual-time-budget=5000 \
+		--screenshot=docs/report.png "file://$(CURDIR)/runs/$(SWEEP)/report/index.html" 2>/dev/null
 
 test: $(INSTALLED) ## the default tests: minutes, no network, no GPU
 	@$(PY) -m pytest -m "not slow" --numprocesses 2 --dist worksteal

@@ -30,11 +30,11 @@ class ConfigError(ValueError):
 class OptimConfig:
     """AdamW with linear warm-up, then a constant learning rate; identical for every loss."""
 
-    lr: float = 5e-4
-    steps: int = 144
+    lr: float = 4e-4
+    steps: int = 160
     batch_pairs: int = 16
     micro_batch_pairs: int | None = None  # null: the whole batch at once
-    warmup_steps: int = 16
+    warmup_steps: int = 20
     clip_norm: float = 1.0
     weight_decay: float = 0.0
     adam_beta1: float = 0.9
@@ -72,7 +72,7 @@ class PairsConfig:
     """Sizes of the preference data: `pool` and `held_out` are shared, a seed draws `per_cell` of the pool."""
 
     pool: int = 6144
-    per_cell: int = 2304
+    per_cell: int = 2560
     held_out: int = 256
     seed: int = 0  # draws the pool; the world's, not the cell's
 
