@@ -40,4 +40,6 @@ def interval_text(row: Any, name: str, decimals: int | None = None) -> str:
 
 def interval_words(kinds: Iterable[str]) -> str:
     """What the intervals of these kinds (keys of `analysis.intervals.KINDS`) are, for a caption."""
-    return f"{100 * LEVEL:g} % " + "; ".join(KINDS[kind] for kind in dict.fromkeys(kinds))
+    # Single estimates without an interval say so themselves.
+    given = [kind for kind in dict.fromkeys(kinds) if kind != "none"] or ["none"]
+    return f"{100 * LEVEL:g} % " + "; ".join(KINDS[kind] for kind in given)

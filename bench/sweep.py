@@ -68,7 +68,7 @@ def run_sweep(config_dir: Path, config_name: str, overrides: Sequence[str], cons
         cells = plan_cells(base, context)
         sweep_dir = cells[0].config.sweep_dir
         prepare_cells(cells, _progress_to(console))
-        write_plan(sweep_dir, cells, sys.argv)
+        write_plan(sweep_dir, cells, _command())
         pending = [cell for cell in cells if not cell.is_finished]
         console.print(
             f"{sweep_dir}: {len(cells)} cells, {len(cells) - len(pending)} finished, {len(pending)} to run",
@@ -156,6 +156,11 @@ def _without_hydra(composed: DictConfig) -> DictConfig:
     return plain
 
 
+def _command() -> list[str]:
+    """What was typed, without the machine's paths."""
+    return ["python", "-m", "bench.train", *sys.argv[1:]]
+
+
 def _progress_to(console: Console) -> Callable[[str], None]:
     return lambda message: console.print(message, highlight=False, markup=False)
 
@@ -186,7 +191,7 @@ def run_single(composed: DictConfig, overridden: Sequence[str], console: Console
     check_cell_config(cell)
     check_login(config)
     prepare_cells([cell], _progress_to(console))
-    write_plan(config.sweep_dir, [cell], sys.argv)
+    write_plan(config.sweep_dir, [cell], _command())
     console.print(str(cell.directory), highlight=False, soft_wrap=True)
     try:
         status = run_cell(cell, lambda record: console.print(_checkpoint_line(asdict(record)), highlight=False))

@@ -31,6 +31,8 @@ def test_interval_text_keeps_limits_that_leave_the_grid_and_names_missing_ones()
 
 
 def test_interval_words_name_each_kind_once():
+    assert interval_words(["none", "seeds"]) == f"95 % {KINDS['seeds']}"
+    assert interval_words(["none"]) == f"95 % {KINDS['none']}"
     assert interval_words(["seeds", "seeds", "prompts"]) == f"95 % {KINDS['seeds']}; {KINDS['prompts']}"
 
 
