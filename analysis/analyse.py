@@ -37,6 +37,7 @@ def analyse(
     budgets: tuple[float, ...] = KL_BUDGETS,
     margin: float = EQUIVALENCE_MARGIN,
     baseline: str = BASELINE,
+    ends_only: bool = True,
 ) -> Analysis:
     """Compute all statistics of a sweep.
 
@@ -46,13 +47,14 @@ def analyse(
         budgets: KLs in nats at which losses are compared.
         margin: largest difference in gold (SD units) that still counts as the same frontier.
         baseline: loss that ratios of β are taken to.
+        ends_only: fit frontiers and forms of over-optimisation to trained policies, not to checkpoints on the way.
     Raises:
         RefusedSweep: the sweep cannot be analysed as one (several settings, samples that contradict the records).
     """
     draws = make_draws(sweep, rng)
-    frontiers = fit_frontiers(draws, budgets=budgets, margin=margin)
+    frontiers = fit_frontiers(draws, ends_only=ends_only, budgets=budgets, margin=margin)
     betas = find_optimal_betas(draws, baseline=baseline, budgets=budgets, predictions=predictions)
-    overoptimisation = fit_overoptimisation(draws, frontiers.smoothed)
+    overoptimisation = fit_overoptimisation(draws.at_ends() if ends_only else draws, frontiers.smoothed)
     ceiling = None
     if sweep.reference is not None:
         ceiling = find_ceiling(sweep.reference, draws, frontiers.smoothed, budgets=budgets)

@@ -70,7 +70,8 @@ def frontier_figure(analysis: Analysis) -> ReportFigure:
     shared_legend(figure)
     caption = (
         f"Gold reward against KL to the reference. Lines: {_lower_first(frontiers.smoother).rstrip('.')}. "
-        f"Bands: {interval_words(frontiers.curves['kind'])}. Markers: checkpoints, averaged over seeds. "
+        f"Bands: {interval_words(frontiers.curves['kind'])}. Markers: trained policies "
+        f"(pale: checkpoints on the way), averaged over seeds. "
         f"Grey: what π_ref's own samples allow; KL is not comparable across kinds of optimisation."
     )
     return ReportFigure("frontier", "Frontiers", caption, figure, frontiers.curves)
@@ -94,7 +95,7 @@ def frontier_by_loss_figure(analysis: Analysis) -> ReportFigure:
         ax.set_visible(False)
     caption = (
         f"The same frontiers one loss at a time; grey solid lines: the other losses. "
-        f"Markers: {which}, seeds filled, open and pale in turn. "
+        f"Markers: {which}, seeds filled, open and tinted in turn; pale: checkpoints on the way. "
         f"Bands: {interval_words(frontiers.curves['kind'])}."
     )
     return ReportFigure("frontier_by_loss", "Frontier of each loss", caption, figure, frontiers.points)

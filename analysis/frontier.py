@@ -1,6 +1,6 @@
 """Gold reward as a function of KL: curves, budgets, areas, Pareto sets and differences between losses.
 
-The smoother is a penalised cubic spline in √KL over all checkpoints of all β and seeds of a loss: √KL because gold
+The smoother is a penalised cubic spline in √KL over the checkpoints of all β and seeds of a loss: √KL because gold
 starts out linear in it (Gao et al. 2023, arXiv 2210.10760), a spline because a frontier may rise, peak and fall or
 not, and its second-order penalty because that shrinks towards a straight line, which has no peak of its own. The
 penalty is the same for all losses and minimises the error on checkpoints of a β that the fit has not seen.
@@ -92,15 +92,21 @@ class Frontiers:
 
 
 def fit_frontiers(
-    draws: Draws, *, budgets: tuple[float, ...] = KL_BUDGETS, margin: float = EQUIVALENCE_MARGIN
+    draws: Draws,
+    *,
+    ends_only: bool = False,
+    budgets: tuple[float, ...] = KL_BUDGETS,
+    margin: float = EQUIVALENCE_MARGIN,
 ) -> Frontiers:
     """Smooth every loss's checkpoints and compare the losses at equal KL.
 
     Args:
+        ends_only: smooth trained policies (and the start, at KL 0) only. Checkpoints on the way can reach less gold
+            at the same KL than policies trained to the end with a larger β; with all, the curve lies between.
         budgets: KLs in nats at which gold is read off and losses are compared.
         margin: largest difference in gold (SD units) that still counts as the same frontier.
     """
-    smoothed, penalty = _smooth_all(draws)
+    smoothed, penalty = _smooth_all(draws.at_ends() if ends_only else draws)
     common_kl = min(curve.kl_max for curve in smoothed.values())
     at_budgets = pd.concat([_at_budgets(loss, curve, budgets) for loss, curve in smoothed.items()], ignore_index=True)
     shared = [kl for kl in budgets if all(curve.covers(kl) for curve in smoothed.values())]
@@ -117,7 +123,8 @@ def fit_frontiers(
         smoothed,
         common_kl,
         margin,
-        f"penalised cubic spline in √KL over all checkpoints of a loss; penalty {penalty:.1e} chosen on left-out β",
+        f"penalised cubic spline in √KL over {'the last' if ends_only else 'all'} checkpoints of a loss; "
+        f"penalty {penalty:.1e} chosen on left-out β",
         tuple(warnings),
     )
 

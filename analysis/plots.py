@@ -51,8 +51,7 @@ def frontier(
         ax.fill_between(curve["kl"], curve["gold_low"], curve["gold_high"], color=style.color, alpha=0.1, linewidth=0)
         ax.plot(curve["kl"], curve["gold"], color=style.color, zorder=3)
         if checkpoints is None:
-            points = frontiers.points[frontiers.points["loss"] == loss]
-            _markers(ax, points["kl"], points["gold"], style, markeredgecolor="white", alpha=0.75)
+            _markers_by_stage(ax, frontiers.points[frontiers.points["loss"] == loss], style)
         else:
             _markers_by_seed(ax, checkpoints[checkpoints["loss"] == loss], style)
         ax.plot([], [], style.marker, linestyle="-", color=style.color, label=style.label)
@@ -67,10 +66,19 @@ def _markers(ax: Axes, x: pd.Series, y: pd.Series, style: LossStyle, **look: Any
     ax.plot(x, y, style.marker, color=style.color, **{"markeredgewidth": 0.4, "zorder": 2} | look)
 
 
+def _markers_by_stage(ax: Axes, points: pd.DataFrame, style: LossStyle) -> None:
+    """Trained policies in full, checkpoints on the way pale."""
+    for is_final, rows in points.groupby("is_final"):
+        alpha = 0.85 if is_final else 0.25
+        _markers(ax, rows["kl"], rows["gold"], style, markeredgecolor="white", alpha=alpha)
+
+
 def _markers_by_seed(ax: Axes, checkpoints: pd.DataFrame, style: LossStyle) -> None:
     pale = mpl.colors.to_rgba(style.color, 0.35)
     for face, (_, rows) in zip(cycle((style.color, "white", pale)), checkpoints.groupby("seed"), strict=False):
-        _markers(ax, rows["kl"], rows["gold"], style, markerfacecolor=face, markersize=2.6)
+        for is_final, stage in rows.groupby("is_final"):
+            alpha = 1.0 if is_final else 0.3
+            _markers(ax, stage["kl"], stage["gold"], style, markerfacecolor=face, markersize=2.6, alpha=alpha)
 
 
 def draw_ceiling(ax: Axes, ceiling: Ceiling, *, label: bool) -> None:
@@ -160,7 +168,7 @@ def overoptimisation(fits: Overoptimisation, frontiers: Frontiers, *, ax: Axes |
     for loss, style in loss_styles(frontiers.points["loss"]).items():
         curve = chosen[chosen["loss"] == loss]
         points = frontiers.points[frontiers.points["loss"] == loss]
-        ax.plot(points["kl"], points["gold"], style.marker, color=style.color, alpha=0.35, markeredgewidth=0)
+        _markers_by_stage(ax, points, style)
         ax.plot(curve["kl"], curve["gold"], color=style.color, zorder=3)
         ax.plot([], [], style.marker, linestyle="-", color=style.color, label=style.label)
     highest = chosen["kl"].max()

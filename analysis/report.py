@@ -35,7 +35,13 @@ class RefusedOutput(ValueError):
 
 
 def build_report(
-    sweeps: Sequence[Sweep], output: Path, *, seed: int = 0, notebooks: bool = True, sources: str = ""
+    sweeps: Sequence[Sweep],
+    output: Path,
+    *,
+    seed: int = 0,
+    ends_only: bool = True,
+    notebooks: bool = True,
+    sources: str = "",
 ) -> Path:
     """Analyse sweeps and write the report; returns the page's path.
 
@@ -43,6 +49,7 @@ def build_report(
         sweeps: the first is the main one; every setting (learning rate, ...) of each becomes a view of its own.
         output: directory to create or, if it holds an earlier report, to replace.
         seed: of the resampling; the same seed gives the same report.
+        ends_only: see `analysis.analyse.analyse`; the notebooks do as by default.
         notebooks: also execute the notebooks on the first sweep.
         sources: digest of what the sweeps were read from, kept beside the page.
     Raises:
@@ -57,7 +64,7 @@ def build_report(
         draft.mkdir()
         with ThreadPoolExecutor(1) as pool:
             executed = pool.submit(execute_notebooks, sweeps[0].path, draft) if notebooks else None
-            views = analyse_views(sweeps, seed=seed)
+            views = analyse_views(sweeps, seed=seed, ends_only=ends_only)
             _write_views(views, draft, executed)
         (draft / SOURCES_FILE).write_text(f"{sources}\n", encoding="utf-8")
         _replace(output, draft, Path(scratch) / "replaced")
@@ -140,17 +147,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("sweeps", nargs="+", type=Path, metavar="RUNS/SWEEP", help="the first is the main one")
     parser.add_argument("--output", type=Path, help="default: <first sweep>/report")
     parser.add_argument("--seed", type=int, default=0, help="of the resampling (default 0)")
+    parser.add_argument(
+        "--fit", choices=("last", "all"), default="last",
+        help="checkpoints that frontiers are fitted to: the last of each cell (default), or those on the way too",
+    )  # fmt: skip
     parser.add_argument("--no-notebooks", action="store_true", help="leave the notebooks out (seconds faster)")
     parser.add_argument("--if-changed", action="store_true", help="leave a report alone that is up to date")
     options = parser.parse_args(arguments)
     output = options.output or options.sweeps[0] / "report"
-    sources = digest_sources(options.sweeps, (options.seed, options.no_notebooks))
+    sources = digest_sources(options.sweeps, (options.seed, options.fit, options.no_notebooks))
     if options.if_changed and is_current(output, sources):
         print(f"{output / PAGE} is up to date")
         return 0
     try:
         sweeps = [load_sweep(path) for path in options.sweeps]
-        page = build_report(sweeps, output, seed=options.seed, notebooks=not options.no_notebooks, sources=sources)
+        page = build_report(
+            sweeps, output, seed=options.seed, ends_only=options.fit == "last", notebooks=not options.no_notebooks,
+            sources=sources,
+        )  # fmt: skip
     except (RefusedSweep, DamagedRecord, RefusedOutput, TooManyLosses) as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2

@@ -113,6 +113,10 @@ class Draws:
     noise: PromptNoise
     warnings: tuple[str, ...]
 
+    def at_ends(self) -> "Draws":
+        """The same without the checkpoints on the way: each cell's start and its last one."""
+        return replace(self, rows=self.rows[self.rows["is_final"] | (self.rows["step"] == 0)])
+
     def of(self, loss: str, *, final_only: bool = False) -> LossReplicates:
         """Versions of the checkpoints (or only the final ones) of `loss`."""
         chosen = self.rows["loss"] == loss

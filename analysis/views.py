@@ -9,11 +9,12 @@ from analysis.load import Sweep
 from analysis.theory import predicted_beta_ratios
 
 
-def analyse_views(sweeps: Sequence[Sweep], *, seed: int = 0) -> dict[str, Analysis]:
+def analyse_views(sweeps: Sequence[Sweep], *, seed: int = 0, ends_only: bool = True) -> dict[str, Analysis]:
     """One analysis per sweep and setting (learning rate, ...), by a title that tells them apart.
 
     Args:
         seed: of the resampling, the same for every view.
+        ends_only: see `analysis.analyse.analyse`.
     Raises:
         analysis.load.RefusedSweep: samples that contradict their records.
     """
@@ -25,5 +26,5 @@ def analyse_views(sweeps: Sequence[Sweep], *, seed: int = 0) -> dict[str, Analys
             title = ", ".join([name, *(f"{key} = {value}" for key, value in setting.items())])
             labels = part.label_probability
             predictions = None if labels is None else predicted_beta_ratios(labels)
-            views[title] = analyse(part, np.random.default_rng(seed), predictions=predictions)
+            views[title] = analyse(part, np.random.default_rng(seed), predictions=predictions, ends_only=ends_only)
     return views

@@ -14,7 +14,10 @@ function pointIndices(loss, keep = () => true) {
 
 function pointsTrace(loss, indices, xs, ys, size = 7) {
   const { points } = sweep();
-  const opacity = indices.map((i) => (state.beta === null ? 0.62 : points.beta[i] === state.beta ? 1 : 0.07));
+  const opacity = indices.map((i) => {
+    if (state.beta !== null) return points.beta[i] === state.beta ? 1 : 0.07;
+    return points.final[i] === 1 ? 0.75 : 0.3;
+  });
   return {
     type: "scatter", mode: "markers", x: indices.map((i) => xs(points, i)), y: indices.map((i) => ys(points, i)),
     customdata: indices, hoverinfo: "none", name: DATA.losses[loss].name,

@@ -163,3 +163,17 @@ def test_coverage_of_gold_at_a_budget(seeds):
         hits += [covers(*at.loc[kl, ["gold_low", "gold_high"]], gao("", kl)) for kl in (1.0, 5.0, 10.0)]
     # 60 sweeps, three correlated budgets each: standard error below 0.03.
     assert np.mean(hits) >= 0.88
+
+
+def test_checkpoints_on_the_way_count_only_if_asked_for():
+    draws = simulate(np.random.default_rng(0), kl_of, gao, betas=BETAS, steps=STEPS, noise=QUIET)
+    on_the_way = (draws.rows["step"] > 0) & ~draws.rows["is_final"]
+    draws.rows.loc[on_the_way, "gold"] -= 0.5
+    ends, everything = (fit_frontiers(draws, ends_only=ends_only) for ends_only in (True, False))
+    far = ends.curves["kl"] > 0.6  # trained policies start at 0.5 nats
+    truth = np.array([gao("", kl) for kl in ends.curves["kl"]])
+    assert np.abs(ends.curves["gold"] - truth)[far].max() < 0.05
+    assert (everything.curves["gold"] < truth - 0.05)[far].mean() > 0.5
+    assert len(ends.points) == len(everything.points) == len(BETAS) * len(STEPS)
+    assert "the last checkpoints" in ends.smoother
+    assert "all checkpoints" in everything.smoother
