@@ -71,7 +71,7 @@ def frontier_figure(analysis: Analysis) -> ReportFigure:
     caption = (
         f"Gold reward against KL to the reference. Lines: {_lower_first(frontiers.smoother).rstrip('.')}. "
         f"Bands: {interval_words(frontiers.curves['kind'])}. Markers: trained policies "
-        f"(pale: checkpoints on the way), averaged over seeds. "
+        f"(pale: checkpoints on the way), in the static figure averaged over seeds. "
         f"Grey: what π_ref's own samples allow; KL is not comparable across kinds of optimisation."
     )
     return ReportFigure("frontier", "Frontiers", caption, figure, frontiers.curves)
