@@ -225,7 +225,8 @@ def _interval(row: pd.Series, name: str) -> dict[str, Any]:
 
 def _with_interval(row: pd.Series, name: str) -> str:
     low, high = row[f"{name}_low"], row[f"{name}_high"]
-    return f"{row[name]:.2f}" + (f" [{low:.2f}, {high:.2f}]" if low == low else "")
+    text = f"{row[name]:.2f}" + (f" [{low:.2f}, {high:.2f}]" if low == low else "")
+    return text.replace("-", "−")
 
 
 def _join(values: Iterable[float]) -> str:
