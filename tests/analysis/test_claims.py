@@ -67,7 +67,8 @@ def test_a_sweep_as_the_paper_has_it(paper):
     assert {id_: claim.statement for id_, claim in paper.items()} == STATEMENTS
     for claim in list(paper.values())[:3]:
         assert claim.low <= claim.estimate <= claim.high
-        assert f"{claim.estimate:.2f} [{claim.low:.2f}, {claim.high:.2f}]" in claim.sentence
+        numbers = f"{claim.estimate:.2f} [{claim.low:.2f}, {claim.high:.2f}]".replace("-", "−")
+        assert numbers in claim.sentence
 
 
 def test_frontiers_that_differ():
