@@ -122,7 +122,7 @@ def csv_tables(analysis: Analysis) -> dict[str, pd.DataFrame]:
 
 
 def _slug(title: str) -> str:
-    return re.sub(r"[^\w.=-]+", "-", title).strip("-.")
+    return re.sub(r"[^\w.=-]+", "-", title.replace(" = ", "=")).strip("-.")
 
 
 def _require_replaceable(output: Path) -> None:
