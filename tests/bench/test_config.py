@@ -163,7 +163,7 @@ def test_neighbouring_betas_of_a_log_grid_have_their_own_names():
 def test_names_hold_what_was_overridden_but_not_where_it_runs():
     config = replace(configured("optim.lr", 1e-4), loss="bench.losses:hinge", seed=3)
     overridden = ["seed", "optim.lr", "optim.micro_batch_pairs", "world", "world.params.size", "experiment", "sweep",
-                  "device", "cpu_threads", "tracking.wandb.mode", "hydra.launcher.n_jobs", "runs_dir"]  # fmt: skip
+                  "device", "tracking.wandb.mode", "hydra.launcher.n_jobs", "runs_dir"]  # fmt: skip
     assert cell_name(config, overridden) == (
         "loss=bench.losses:hinge,beta=0.1,seed=3,optim.lr=0.0001,optim.micro_batch_pairs=null,world=tiny,world.params.size=3"
     )
