@@ -28,6 +28,7 @@ from analysis.views import analyse_views
 from bench.records import DamagedRecord
 
 PAGE = "index.html"
+NOTEBOOK_CELLS = 2_000
 
 
 class RefusedOutput(ValueError):
@@ -151,20 +152,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--fit", choices=("last", "all"), default="last",
         help="checkpoints that frontiers are fitted to: the last of each cell (default), or those on the way too",
     )  # fmt: skip
-    parser.add_argument("--no-notebooks", action="store_true", help="leave the notebooks out (seconds faster)")
+    parser.add_argument(
+        "--notebooks", action=argparse.BooleanOptionalAction,
+        help=f"also execute the notebooks (default: up to {NOTEBOOK_CELLS:,} cells; beyond, they double the time)",
+    )  # fmt: skip
     parser.add_argument("--if-changed", action="store_true", help="leave a report alone that is up to date")
     options = parser.parse_args(arguments)
     output = options.output or options.sweeps[0] / "report"
-    sources = digest_sources(options.sweeps, (options.seed, options.fit, options.no_notebooks))
+    sources = digest_sources(options.sweeps, (options.seed, options.fit, options.notebooks))
     if options.if_changed and is_current(output, sources):
         print(f"{output / PAGE} is up to date")
         return 0
     try:
         sweeps = [load_sweep(path) for path in options.sweeps]
+        notebooks = options.notebooks
+        if notebooks is None and not (notebooks := len(sweeps[0].cells) <= NOTEBOOK_CELLS):
+            print(f"notebooks are left out, for more than {NOTEBOOK_CELLS:,} cells; --notebooks makes them")
         page = build_report(
-            sweeps, output, seed=options.seed, ends_only=options.fit == "last", notebooks=not options.no_notebooks,
-            sources=sources,
-        )  # fmt: skip
+            sweeps, output, seed=options.seed, ends_only=options.fit == "last", notebooks=notebooks, sources=sources
+        )
     except (RefusedSweep, DamagedRecord, RefusedOutput, TooManyLosses) as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2

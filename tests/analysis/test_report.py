@@ -181,6 +181,24 @@ def test_a_missing_directory_names_its_neighbours(tmp_path, capsys):
     assert str(tmp_path / "small") in capsys.readouterr().err
 
 
+def test_large_sweeps_leave_the_notebooks_out_and_say_so(tmp_path, capsys, few_figures, monkeypatch):
+    sweep_dir = write_sweep(tmp_path / "large", SMALL)
+    made = []
+    monkeypatch.setattr("analysis.report.execute_notebooks", lambda sweep, draft: made.append(sweep) or [])
+
+    def told_and_made(*options):
+        made.clear()
+        assert main([*options, str(sweep_dir)]) == 0
+        told = "notebooks are left out, for more than 5 cells; --notebooks" in capsys.readouterr().out
+        return told, len(made)
+
+    assert told_and_made() == (False, 1)
+    monkeypatch.setattr("analysis.report.NOTEBOOK_CELLS", 5)
+    assert told_and_made() == (True, 0)
+    assert told_and_made("--notebooks") == (False, 1)
+    assert told_and_made("--no-notebooks") == (False, 0)
+
+
 def test_a_report_is_made_again_only_if_something_changed(tmp_path, capsys, few_figures):
     sweep = write_sweep(tmp_path / "small", SMALL)
 
