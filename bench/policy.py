@@ -74,8 +74,9 @@ def load_policy(directory: Path, *, device: str = "cpu") -> Policy:
         raise ConfigError(f"policy {directory}: no config.json there; a Hugging Face model directory is needed")
     loaded: Any
     try:
+        # use_safetensors: the other weight format is pickle, which runs code when it is read.
         loaded = AutoModelForCausalLM.from_pretrained(
-            directory, dtype=torch.float32, output_loading_info=True, local_files_only=True
+            directory, dtype=torch.float32, output_loading_info=True, local_files_only=True, use_safetensors=True
         )
         tokenizer = AutoTokenizer.from_pretrained(directory, local_files_only=True)
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:

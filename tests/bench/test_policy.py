@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from tiny_models import ARCHITECTURES, WORDS, random_model, tiny_policy, word_tokenizer, write_policy
 from tokenizers import Tokenizer, decoders, pre_tokenizers, processors
 from tokenizers.models import WordLevel
@@ -99,6 +100,9 @@ def damage(directory: Path, kind: str) -> None:
             weights.unlink()
         case "truncated_weights":
             weights.write_bytes(weights.read_bytes()[:-100])
+        case "pickled_weights":
+            torch.save(load_file(weights), directory / "pytorch_model.bin")
+            weights.unlink()
         case "other_sizes":
             config.write_text(json.dumps(json.loads(config.read_text()) | {"n_positions": 20}))
         case "no_tokenizer":
@@ -134,6 +138,7 @@ def damage(directory: Path, kind: str) -> None:
         ("broken_config", "not a causal language model with tokenizer"),
         ("no_weights", "not a causal language model with tokenizer"),
         ("truncated_weights", "not a causal language model with tokenizer"),
+        ("pickled_weights", "not a causal language model with tokenizer"),
         ("other_sizes", "not a causal language model with tokenizer"),
         ("no_tokenizer", "its tokenizer is missing or has no words"),
         ("no_eos", "its tokenizer has no EOS token"),
