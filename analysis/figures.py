@@ -70,7 +70,7 @@ def frontier_figure(analysis: Analysis) -> ReportFigure:
     shared_legend(figure)
     caption = (
         f"Gold reward against KL to the reference. Lines: {_lower_first(frontiers.smoother).rstrip('.')}. "
-        f"Bands: {interval_words(frontiers.curves['kind'])}. Markers: trained policies "
+        f"Bands: {interval_words(frontiers.curves['kind'])}; they may leave the plot. Markers: trained policies "
         f"(pale: checkpoints on the way), in the static figure averaged over seeds. "
         f"Grey: what π_ref's own samples allow; KL is not comparable across kinds of optimisation."
     )

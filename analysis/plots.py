@@ -58,8 +58,17 @@ def frontier(
     if ceiling is not None:
         draw_ceiling(ax, ceiling, label=highlight is None)
     sqrt_kl_axis(ax)
+    _fit_y_to_lines(ax)
     ax.set_ylabel(GOLD_LABEL)
     return ax
+
+
+def _fit_y_to_lines(ax: Axes) -> None:
+    """Room for points and lines; a band that is wide because few seeds reach so far may leave the plot."""
+    y = np.concatenate([np.asarray(line.get_ydata(), dtype=float) for line in ax.lines])
+    low, high = np.nanmin(y), np.nanmax(y)
+    margin = 0.06 * ((high - low) or 1.0)
+    ax.set_ylim(low - margin, high + margin)
 
 
 def _markers(ax: Axes, x: pd.Series, y: pd.Series, style: LossStyle, **look: Any) -> None:

@@ -31,6 +31,15 @@ function referenceLabels() {
   }));
 }
 
+// Room for points and lines; a band that is wide because few seeds reach so far may leave the plot.
+function yRange(traces) {
+  const shown = traces.filter((trace) => trace.fill === undefined).flatMap((trace) => trace.y);
+  const low = shown.reduce((a, b) => Math.min(a, b), 0);
+  const high = shown.reduce((a, b) => Math.max(a, b), 0);
+  const margin = 0.06 * (high - low || 1);
+  return [low - margin, high + margin];
+}
+
 function drawFrontier() {
   const { curves } = sweep();
   const keep = (p, i) => state.checkpoints === "all" || p.final[i] === 1;
@@ -42,7 +51,7 @@ function drawFrontier() {
     if (curve && state.y === "gold") traces.push(...bandTraces(loss, curve));
   }
   const kl = state.x === "sqrt" ? sqrtKlAxis() : axis("KL, nats per sequence", { rangemode: "tozero" });
-  const figure = layout(kl, axis(Y_TITLES[state.y]));
+  const figure = layout(kl, axis(Y_TITLES[state.y], { range: yRange(traces) }));
   return draw("frontier-plot", traces, { ...figure, annotations: referenceLabels() });
 }
 

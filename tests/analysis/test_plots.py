@@ -2,6 +2,7 @@
 
 import re
 import zlib
+from dataclasses import replace
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
@@ -40,6 +41,15 @@ def test_frontier_axes_carry_units_and_positions_are_square_roots(analysis):
     assert "SD" in ax.get_ylabel()
     place = ax.transData.transform([[0, 0], [1, 0], [4, 0]])[:, 0]
     assert (place[2] - place[0]) / (place[1] - place[0]) == pytest.approx(2)
+
+
+def test_a_wide_band_does_not_push_the_points_together(analysis):
+    curves = analysis.frontiers.curves.assign(gold_low=-100.0, gold_high=100.0)
+    low, high = plots.frontier(replace(analysis.frontiers, curves=curves)).get_ylim()
+    points = pd.concat([analysis.frontiers.points["gold"], curves["gold"]])
+    assert low < points.min()
+    assert points.max() < high
+    assert high - low < 1.2 * (points.max() - points.min())
 
 
 def test_frontier_by_seed_draws_every_checkpoint(analysis):
