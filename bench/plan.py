@@ -49,13 +49,15 @@ def write_plan(sweep_dir: Path, cells: Sequence[PlannedCell], command: Sequence[
     """Add `cells` to the sweep's plan; cells planned by an earlier call stay."""
     sweep_dir.mkdir(parents=True, exist_ok=True)
     with FileLock(sweep_dir / f".{PLAN_FILE}.lock"):
-        planned = {row["cell"]: row for row in read_plan(sweep_dir)["cells"]}
+        earlier = read_plan(sweep_dir)
+        planned = {row["cell"]: row for row in earlier["cells"]}
         planned.update((cell.name, cell.summary()) for cell in cells)
         plan = {
             "schema": SCHEMA_VERSION, "sweep": sweep_dir.name, "command": list(command),
             "cells": list(planned.values()),
         }  # fmt: skip
-        write_json(sweep_dir / PLAN_FILE, plan)
+        if plan != earlier:  # an untouched file tells the report that nothing changed
+            write_json(sweep_dir / PLAN_FILE, plan)
 
 
 def read_plan(sweep_dir: Path) -> Mapping[str, Any]:

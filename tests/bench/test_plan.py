@@ -1,6 +1,7 @@
 """The plan of a sweep grows and is never half written; a cell's directory keeps the configuration it was made with."""
 
 import errno
+import os
 from pathlib import Path
 
 import pytest
@@ -43,6 +44,17 @@ def test_a_later_call_adds_to_the_plan(cell):
     plan = read_plan(sweep_dir)
     assert [row["cell"] for row in plan["cells"]] == [first.name, second.name]
     assert (plan["sweep"], plan["command"]) == ("default", ["second"])
+
+
+def test_the_same_call_again_leaves_the_file_untouched(cell):
+    planned = cell(**{"optim.lr": 3e-4})
+    path = planned.config.sweep_dir / PLAN_FILE
+    write_plan(path.parent, [planned], ["first"])
+    os.utime(path, ns=(1, 1))
+    write_plan(path.parent, [planned], ["first"])
+    assert path.stat().st_mtime_ns == 1
+    write_plan(path.parent, [planned], ["second"])
+    assert path.stat().st_mtime_ns > 1
 
 
 @pytest.mark.parametrize("text", ['{"schema": 1, "cel', "[]", "{}", '{"schema": 1, "cells": [{}]}', '{"schema": 99}'])
