@@ -1,6 +1,6 @@
 """Does gold rise, peak and fall with KL? Gao et al.'s two forms against a monotone one.
 
-All three pass through gold 0 at KL 0 and have two parameters. They are fitted to all checkpoints of a loss by least
+All three pass through gold 0 at KL 0 and have two parameters. They are fitted to the checkpoints of a loss by least
 squares weighted with 1/gold_se²; the form that best predicts the checkpoints of a β (with fewer than three β: of a
 seed) that it was not fitted to is chosen.
 """

@@ -160,7 +160,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     output = options.output or options.sweeps[0] / "report"
     sources = digest_sources(options.sweeps, (options.seed, options.fit, options.notebooks))
-    if options.if_changed and is_current(output, sources):
+    if options.if_changed and (output / PAGE).is_file() and is_current(output, sources):
         print(f"{output / PAGE} is up to date")
         return 0
     try:

@@ -153,13 +153,14 @@ def covers(low, high, truth):
     return bool(low <= truth <= high)
 
 
+@pytest.mark.parametrize("ends_only", [False, True])
 @pytest.mark.parametrize("seeds", [2, 3])
-def test_coverage_of_gold_at_a_budget(seeds):
+def test_coverage_of_gold_at_a_budget(seeds, ends_only):
     rng = np.random.default_rng(seeds)
     hits = []
     for _ in range(60):
         draws = simulate(rng, kl_of, gao, betas=BETAS, steps=STEPS, seeds=seeds, draws=50)
-        at = fit_frontiers(draws).budgets.set_index("kl")
+        at = fit_frontiers(draws, ends_only=ends_only).budgets.set_index("kl")
         hits += [covers(*at.loc[kl, ["gold_low", "gold_high"]], gao("", kl)) for kl in (1.0, 5.0, 10.0)]
     # 60 sweeps, three correlated budgets each: standard error below 0.03.
     assert np.mean(hits) >= 0.88

@@ -214,6 +214,8 @@ def test_a_report_is_made_again_only_if_something_changed(tmp_path, capsys, few_
     status = next(sweep.glob("*/status.json"))
     status.write_text(status.read_text() + " ")
     assert made("--if-changed", "--seed=1")
+    (sweep / "report" / "index.html").unlink()
+    assert main(["--no-notebooks", "--if-changed", "--seed=1", str(sweep)]) == 2  # no page: it is not up to date
 
 
 def test_command_line_writes_beside_the_sweep(tmp_path, capsys, few_figures):
