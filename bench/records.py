@@ -3,7 +3,7 @@
 runs/<sweep>/plan.json                   the cells the sweep consists of
 runs/<sweep>/reference-<id>.parquet      π_ref's samples and gold scores on the evaluation prompts
 runs/<sweep>/labels-<id>.parquet         `label_probability` of every pair of the preference data
-runs/<sweep>/exact.parquet               EXACT_COLUMNS; the oracle world only, by bench.oracle_check
+runs/<sweep>/exact.parquet               EXACT_COLUMNS; the oracle world only, by bench.oracle.check
 runs/<sweep>/<cell>/config.yaml          resolved configuration
 runs/<sweep>/<cell>/records.jsonl        one CheckpointRecord a line
 runs/<sweep>/<cell>/samples.parquet      SAMPLE_COLUMNS, one row per checkpoint and evaluation prompt
