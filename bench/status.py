@@ -9,8 +9,8 @@ from pathlib import Path
 
 from rich.console import Console
 
-from bench.records import DamagedRecord
-from bench.sweep.status import FAILED, status_table, summary_line, sweep_views
+from bench.records import FAILED, DamagedRecord
+from bench.sweep.status import status_table, summary_line, sweep_views
 
 
 def main() -> int:

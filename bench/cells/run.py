@@ -23,7 +23,7 @@ from bench.methods.offline import NonFiniteLoss, Objective, StepMetrics, accumul
 from bench.provenance import git_commit, package_versions
 from bench.records import (
     ERROR_FILE,
-    LOCK_FILE,
+    GPO,
     RECORDS_FILE,
     SAMPLES_FILE,
     SCHEMA_VERSION,
@@ -40,6 +40,7 @@ from bench.sweep.plan import PlannedCell, check_cell_config, write_cell_config
 # scorer, or policy and reference, are not the same computation.
 STEP_ZERO_TOLERANCE = 1e-4
 
+LOCK_FILE = ".lock"
 OnRecord = Callable[[CheckpointRecord], None]
 
 
@@ -186,6 +187,7 @@ class _Run:
         self.status = replace(self.status, warnings=(*self.status.warnings, *sampled.warnings))
         record = CheckpointRecord(
             schema=SCHEMA_VERSION, cell_id=self.cell_id, sweep=config.sweep, world=config.world.name,
+            method=GPO, variant=config.loss, strength=config.beta,
             loss=config.loss, beta=config.beta, lr=config.optim.lr, seed=config.seed, step=step,
             pairs_seen=step * config.optim.batch_pairs, label_rule=config.labels.rule,
             label_probability=inputs.label_probability, wall_s=time.time() - self.status.started_at,

@@ -26,8 +26,7 @@ from bench.messages import run_with_messages
 from bench.oracle.exact import ExactWorld, exact_world, tilted_frontier
 from bench.oracle.population import implicit_reward, pair_probabilities
 from bench.policies.load import load_policy
-from bench.records import CONFIG_FILE, EXACT_COLUMNS, EXACT_FILE, RECORDS_FILE, read_records
-from bench.sweep.plan import read_plan
+from bench.records import CONFIG_FILE, EXACT_COLUMNS, EXACT_FILE, RECORDS_FILE, read_plan, read_records
 from gold_rm.reward_model import load_gold_model
 
 # λ from a policy that hardly moves to one that puts all its mass on the best response, in SD per nat.

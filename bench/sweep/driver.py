@@ -33,9 +33,10 @@ from bench.cells.run import CellBusy, run_cell
 from bench.cells.tracking import check_login
 from bench.config import ConfigError, cell_config, cell_name
 from bench.data.prepared import prepare_cells
+from bench.records import DONE
 from bench.sweep.plan import PlannedCell, check_cell_config, overridden_keys, write_plan
 from bench.sweep.progress import SweepProgress
-from bench.sweep.status import DONE, summary_line, sweep_views
+from bench.sweep.status import summary_line, sweep_views
 from bench.sweep.supervise import supervise
 
 

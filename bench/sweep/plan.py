@@ -1,6 +1,5 @@
 """The cells a sweep consists of, resolved and checked before anything is built or trained."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -10,7 +9,7 @@ import yaml
 from filelock import FileLock
 
 from bench.config import CellConfig, ConfigError, build_checked, named_keys, select
-from bench.records import CONFIG_FILE, PLAN_FILE, SCHEMA_VERSION, DamagedRecord, read_status, write_json, write_text
+from bench.records import CONFIG_FILE, GPO, PLAN_FILE, SCHEMA_VERSION, read_plan, read_status, write_json, write_text
 
 
 def overridden_keys(overrides: Sequence[str]) -> list[str]:
@@ -39,7 +38,10 @@ class PlannedCell:
     def summary(self) -> dict[str, Any]:
         """The cell's row in plan.json: name, fingerprint, and every key that it is named by."""
         config = self.config
-        row: dict[str, Any] = {"cell": self.name, "config": config.fingerprint, "lr": config.optim.lr}
+        row: dict[str, Any] = {
+            "cell": self.name, "config": config.fingerprint, "method": GPO, "variant": config.loss,
+            "strength": config.beta, "lr": config.optim.lr,
+        }  # fmt: skip
         for key in named_keys(overridden_keys(self.overrides)):
             row[key] = select(config, key)
         return row
@@ -58,24 +60,6 @@ def write_plan(sweep_dir: Path, cells: Sequence[PlannedCell], command: Sequence[
         }  # fmt: skip
         if plan != earlier:  # an untouched file tells the report that nothing changed
             write_json(sweep_dir / PLAN_FILE, plan)
-
-
-def read_plan(sweep_dir: Path) -> Mapping[str, Any]:
-    """The sweep's plan; one without cells if there is none yet.
-
-    Raises:
-        DamagedRecord: plan.json is not a plan of this version.
-    """
-    path = sweep_dir / PLAN_FILE
-    if not path.exists():
-        return {"schema": SCHEMA_VERSION, "sweep": sweep_dir.name, "command": [], "cells": []}
-    try:
-        plan = json.loads(path.read_text(encoding="utf-8"))
-        if plan["schema"] != SCHEMA_VERSION or not all("cell" in row for row in plan["cells"]):
-            raise DamagedRecord(f"{path}: schema {plan['schema']!r}, this version reads {SCHEMA_VERSION}")
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
-        raise DamagedRecord(f"{path}: not a plan ({error}); delete it and start the sweep again") from error
-    return plan
 
 
 def write_cell_config(cell_dir: Path, config: CellConfig) -> None:

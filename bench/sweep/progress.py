@@ -9,16 +9,8 @@ from types import TracebackType
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
-from bench.sweep.status import (
-    DONE,
-    FAILED,
-    RUNNING,
-    CellView,
-    cell_view,
-    format_measurement,
-    format_seconds,
-    seconds_left,
-)
+from bench.records import DONE, FAILED, RUNNING, CellView, cell_view
+from bench.sweep.status import format_measurement, format_seconds, seconds_left
 
 _POLL_SECONDS = 0.5
 

@@ -5,9 +5,8 @@ from collections.abc import Callable, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
 
-from bench.records import read_status, write_status
+from bench.records import FAILED, INTERRUPTED, RUNNING, cell_view, read_status, write_status
 from bench.sweep.plan import PlannedCell
-from bench.sweep.status import FAILED, INTERRUPTED, RUNNING, cell_view
 
 Launch = Callable[[Sequence[PlannedCell]], None]
 

@@ -16,13 +16,12 @@ import bench.cells.run
 import bench.data.preferences
 import bench.data.reference_samples
 from bench import records
-from bench.cells.run import CellBusy, run_cell
+from bench.cells.run import LOCK_FILE, CellBusy, run_cell
 from bench.config import ConfigError
 from bench.losses import LOSSES
-from bench.records import ERROR_FILE, LOCK_FILE, RECORDS_FILE, SAMPLES_FILE, STATUS_FILE, CellStatus
+from bench.records import ERROR_FILE, RECORDS_FILE, SAMPLES_FILE, STATUS_FILE, CellStatus, cell_view
 from bench.seeding import generator_for
 from bench.sweep.plan import PlannedCell
-from bench.sweep.status import cell_view
 
 STEPS = [0, 4, 8]
 

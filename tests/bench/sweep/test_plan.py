@@ -8,8 +8,8 @@ import pytest
 import yaml
 
 from bench.config import ConfigError, cell_name
-from bench.records import CONFIG_FILE, PLAN_FILE, CellStatus, DamagedRecord, write_status
-from bench.sweep.plan import PlannedCell, check_cell_config, overridden_keys, read_plan, write_cell_config, write_plan
+from bench.records import CONFIG_FILE, PLAN_FILE, CellStatus, DamagedRecord, read_plan, write_status
+from bench.sweep.plan import PlannedCell, check_cell_config, overridden_keys, write_cell_config, write_plan
 
 
 @pytest.fixture

@@ -5,14 +5,24 @@ import socket
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 import synthetic_runs
 from rich.console import Console
 
-from bench.sweep import status
-from bench.records import RECORDS_FILE, STATUS_FILE, CellStatus, write_json, write_status
-from bench.sweep.status import CellView, cell_view, format_seconds, is_alive, seconds_left, summary_line, sweep_views
+from bench import status
+from bench.records import (
+    RECORDS_FILE,
+    STATUS_FILE,
+    CellStatus,
+    CellView,
+    cell_view,
+    is_worked_on,
+    write_json,
+    write_status,
+)
+from bench.sweep.status import format_seconds, seconds_left, summary_line, sweep_views
 
 TRUTH = synthetic_runs.Truth(losses=("logistic",), betas=(0.1,), seeds=(0, 1, 2, 3, 4, 5), steps=(0, 96), prompts=8)
 
@@ -104,7 +114,7 @@ def test_records_that_vanish_while_they_are_read_are_none_yet(sweep_dir, monkeyp
         path.unlink()
         return open(path)
 
-    monkeypatch.setattr(status, "read_records", gone)
+    monkeypatch.setattr("bench.records.status.read_records", gone)
     view = cell_view(sweep_dir, synthetic_runs.cell_name("logistic", 0.1, 1))
     assert (view.state, view.last) == ("running", None)
 
@@ -118,11 +128,11 @@ def test_a_damaged_status_is_a_failed_cell(sweep_dir):
 
 def test_is_alive(dead_pid):
     here = socket.gethostname()
-    assert is_alive(a_status(host=here, pid=os.getpid()))
-    assert is_alive(a_status(host=here, pid=1)), "also a process that is not ours"
-    assert not is_alive(a_status(host=here, pid=dead_pid))
-    assert is_alive(a_status(host="elsewhere", pid=dead_pid, updated_at=time.time() - 500))
-    assert not is_alive(a_status(host="elsewhere", pid=os.getpid(), updated_at=time.time() - 700))
+    assert is_worked_on(Path(), a_status(host=here, pid=os.getpid()))
+    assert is_worked_on(Path(), a_status(host=here, pid=1)), "also a process that is not ours"
+    assert not is_worked_on(Path(), a_status(host=here, pid=dead_pid))
+    assert is_worked_on(Path(), a_status(host="elsewhere", pid=dead_pid, updated_at=time.time() - 500))
+    assert not is_worked_on(Path(), a_status(host="elsewhere", pid=os.getpid(), updated_at=time.time() - 700))
 
 
 def view(state, seconds=0.0):
