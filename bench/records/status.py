@@ -25,7 +25,8 @@ class CellStatus:
         started_at, updated_at: seconds since the epoch, of this attempt.
         earlier_s: time that earlier attempts spent up to where this one went on.
         resumed_from: step at which this attempt went on; 0 from the beginning.
-        deaths: workers that died while they held the cell: host, pid, call (of the driver that started them).
+        deaths: workers that died while they held the cell: host, pid, call, and the step they had begun from.
+        call: of the driver under which this attempt ran; a cell that failed under one is not tried again by it.
     """
 
     state: str
@@ -43,6 +44,7 @@ class CellStatus:
     earlier_s: float = 0.0
     resumed_from: int = 0
     deaths: tuple[dict[str, Any], ...] = ()
+    call: str | None = None
 
     @property
     def is_final(self) -> bool:
