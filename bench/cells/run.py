@@ -8,6 +8,7 @@ import torch
 from bench.cells.cell import Cell
 from bench.cells.evaluation import checkpoint_steps
 from bench.cells.folder import CellFolder
+from bench.cells.imported import measure_imported
 from bench.cells.inputs import InputCache, training_pairs
 from bench.cells.measure import Measurement
 from bench.cells.saving import SavedPolicies
@@ -59,7 +60,10 @@ def run_cell(
             return folder.status
         torch.set_num_threads(cell.config.cpu_threads)
         try:
-            _Run(folder, prepared, cache, stop, on_record).execute()
+            if cell.config.external is not None:
+                measure_imported(folder, prepared, cache)
+            else:
+                _Run(folder, prepared, cache, stop, on_record).execute()
         except (Stopped, ClaimLost):
             raise
         # Whatever a cell dies of, the sweep goes on; the error is kept with the cell and shown by bench.status.

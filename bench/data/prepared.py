@@ -18,7 +18,7 @@ from bench.data.preferences import FACTS_FILE, PAIRS_FILE, sample_pool, write_pr
 from bench.data.reference_samples import SAMPLES_FILE, load_standardization, sample_reference
 from bench.policies.load import load_policy, resolve_device
 from bench.worlds import World
-from gold_rm.reward_model import fingerprint_of_gold_model, load_gold_model
+from gold_rm.reward_model import fingerprint_of_model, load_gold_model
 from gold_rm.train import GoldTrainConfig, train_gold_model
 
 Progress = Callable[[str], None]
@@ -53,7 +53,7 @@ class Prepared:
         for name in _ARTIFACTS:
             planned = getattr(self, name)
             ready_gold = name == "gold" and self.gold_dir == planned.path
-            found = fingerprint_of_gold_model(planned.path) if ready_gold else verify(planned.path).fingerprint
+            found = fingerprint_of_model(planned.path) if ready_gold else verify(planned.path).fingerprint
             if found != planned.fingerprint:
                 raise DamagedArtifact(f"{name} {planned.path} is {found}, the sweep was planned on {planned.fingerprint}")
         worlds.verify_sources(self.world.path)
@@ -172,7 +172,7 @@ def _build_world(root: Path, config: WorldConfig, progress: Progress) -> Artifac
 
 def _build_gold(root: Path, config: WorldConfig, artifact: Artifact, world: World, progress: Progress) -> Artifact:
     if world.gold_dir is not None:
-        return Artifact(world.gold_dir, fingerprint_of_gold_model(world.gold_dir))
+        return Artifact(world.gold_dir, fingerprint_of_model(world.gold_dir))
     settings = build_checked(GoldTrainConfig, config.gold, "world.gold")
     assert world.comparisons is not None  # read_world: a gold model or comparisons
     comparisons = pd.read_parquet(world.comparisons)

@@ -148,7 +148,7 @@ def _workers(request: SweepRequest, cell: Cell) -> int:
 
 def _command() -> list[str]:
     """What was typed, without the machine's paths."""
-    return ["python", "-m", "bench.train", *sys.argv[1:]]
+    return ["python", "-m", f"bench.{Path(sys.argv[0]).stem}", *sys.argv[1:]]
 
 
 def _progress_to(console: Console) -> Callable[[str], None]:
@@ -169,6 +169,11 @@ def _conclude(sweep_dir: Path, cells: Sequence[Cell], console: Console) -> int:
 
 
 def run_single(job: Job, console: Console) -> int:
+    """Run the cell that a command line without ``-m`` asks for; see `run_cell_here`."""
+    return run_cell_here(Cell.of(cell_config(job.settings), job.overridden), console)
+
+
+def run_cell_here(cell: Cell, console: Console) -> int:
     """Run one cell in this process, printing every checkpoint.
 
     Returns:
@@ -176,7 +181,6 @@ def run_single(job: Job, console: Console) -> int:
     Raises:
         KeyboardInterrupt: a signal asked to stop; the cell was given back with a resume point.
     """
-    cell = Cell.of(cell_config(job.settings), job.overridden)
     check_cell_config(cell)
     check_login(cell.config)
     prepared, call = prepare_cells([cell], _progress_to(console)), new_call()
@@ -202,7 +206,8 @@ def run_single(job: Job, console: Console) -> int:
 
 
 def _checkpoint_line(record: dict[str, Any]) -> str:
+    loss = "" if record["train_loss"] is None else f"loss {record['train_loss']:.4f}  "
     return (
-        f"step {record['step']:>5}  loss {record['train_loss']:.4f}  KL {record['kl']:.3f} ± {record['kl_se']:.3f}  "
+        f"step {record['step']:>5}  {loss}KL {record['kl']:.3f} ± {record['kl_se']:.3f}  "
         f"gold {record['gold']:+.3f} ± {record['gold_se']:.3f}"
     )
