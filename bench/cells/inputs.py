@@ -12,10 +12,11 @@ from bench.config import CellConfig
 from bench.data.pairs import PreferencePairs, cached_pairs
 from bench.data.preferences import HELD_OUT, PAIRS_FILE, TRAIN
 from bench.data.prepared import Prepared
-from bench.data.reference_samples import load_reference, load_standardisation
-from bench.policies.load import Policy, cached_policy, resolve_device
+from bench.data.reference_samples import load_reference, load_standardization
+from bench.policies.load import cached_policy, resolve_device
+from bench.policies.policy import Policy
 from bench.seeding import generator_for
-from gold_rm.reward_model import GoldModel, Standardisation, load_gold_model
+from gold_rm.reward_model import GoldModel, Standardization, load_gold_model
 
 
 class CellInputs(NamedTuple):
@@ -28,7 +29,7 @@ class CellInputs(NamedTuple):
 
     reference: Policy
     gold: GoldModel
-    standardisation: Standardisation
+    standardisation: Standardization
     evaluation: EvaluationSet
     start: SampleEvaluation
     train: PreferencePairs
@@ -44,7 +45,7 @@ def load_inputs(prepared: Prepared, config: CellConfig) -> CellInputs:
     # A seed is a new draw of the data, not only of its order (a replication, not a re-run).
     drawn = torch.randperm(len(pool), generator=generator_for(config.seed, "subset"))[: config.pairs.per_cell]
     gold = _cached_gold(prepared.gold_dir, prepared.gold_fingerprint, device)
-    standardisation = load_standardisation(prepared.reference.path)
+    standardisation = load_standardization(prepared.reference.path)
     start = _evaluate_start(
         reference,
         gold,
@@ -77,7 +78,7 @@ def _evaluation_set(reference_dir: Path, preferences_dir: Path, policy: Policy) 
     prompts = first["prompt"].tolist()
     return EvaluationSet(
         prompts,
-        policy.encode_prompts(prompts),
+        policy.encode(prompts),
         first["response"].tolist(),
         first["gold"].to_numpy(copy=True),
         cached_pairs(preferences_dir, HELD_OUT, policy.pad_id),
@@ -88,7 +89,7 @@ def _evaluation_set(reference_dir: Path, preferences_dir: Path, policy: Policy) 
 def _evaluate_start(
     reference: Policy,
     gold: GoldModel,
-    standardisation: Standardisation,
+    standardisation: Standardization,
     reference_dir: Path,
     preferences_dir: Path,
     *,

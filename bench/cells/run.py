@@ -120,7 +120,7 @@ class _Run:
         inputs = load_inputs(prepared, config)
         loss = resolve_loss(config.loss)
         objective = Objective(loss.fn, config.beta, config.length_normalized)
-        policy = inputs.reference.trainable_copy()
+        policy = inputs.reference.trainable()
         schedule = checkpoint_steps(config.optim.steps, config.evaluation.checkpoints)
         samples: list[pd.DataFrame] = []
 
@@ -135,10 +135,10 @@ class _Run:
 
         # The first batch, without an update: the loss is f(0) and the gradient norm is the first step's.
         first = next(shuffled_batches(len(inputs.train), config.optim.batch_pairs, self._order()))
-        value, norm = accumulate_gradient(policy.model, inputs.train.take(first), objective, config.optim)
+        value, norm = accumulate_gradient(policy, inputs.train.take(first), objective, config.optim)
         checkpoint(0, [StepMetrics(0, value.item(), norm.item())])
         recent: list[StepMetrics] = []
-        for metrics in train(policy.model, inputs.train, objective, config.optim, generator=self._order()):
+        for metrics in train(policy, inputs.train, objective, config.optim, generator=self._order()):
             recent.append(metrics)
             if metrics.step in schedule:
                 checkpoint(metrics.step, recent)
@@ -168,7 +168,7 @@ class _Run:
             )
         )
         held_out = evaluate_held_out(
-            policy.model,
+            policy,
             inputs.evaluation.held_out,
             loss,
             beta=config.beta,

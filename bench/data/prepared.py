@@ -19,7 +19,7 @@ from bench.config import CellConfig, ConfigError, WorldConfig, build_checked, fi
 from bench.data.artifacts import Artifact, build_once
 from bench.data.preferences import FACTS_FILE, PAIRS_FILE, sample_pool, write_preferences
 from bench.data.reference_samples import SAMPLES_FILE as REFERENCE_SAMPLES_FILE
-from bench.data.reference_samples import load_standardisation, sample_reference
+from bench.data.reference_samples import load_standardization, sample_reference
 from bench.policies.load import load_policy, resolve_device
 from bench.records import RECORDS_FILE, read_records
 from bench.sweep.plan import PlannedCell
@@ -83,7 +83,7 @@ def prepare(config: CellConfig, progress: Progress = lambda message: None) -> Pr
         lambda directory: sample_pool(
             load_policy(world.policy_dir, device=device),
             load_gold_model(gold_dir, device=device),
-            load_standardisation(reference.path),
+            load_standardization(reference.path),
             {"train": world.train_prompts, "eval": eval_prompts},
             config.pairs,
             config.world.max_new_tokens,
