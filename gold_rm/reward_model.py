@@ -36,21 +36,21 @@ class GoldModelError(ValueError):
 
 
 @dataclass(frozen=True)
-class Standardisation:
+class Standardization:
     """Puts raw gold scores on the scale where the scores it was fitted to have mean 0 and SD 1 (Gao et al. 2023)."""
 
     mean: float
     sd: float
 
     @classmethod
-    def fit(cls, raw: Tensor) -> "Standardisation":
+    def fit(cls, raw: Tensor) -> "Standardization":
         """Mean and sample SD (n − 1) of `raw`, [texts].
 
         Raises:
             GoldModelError: fewer than two scores, scores that are not finite, or all alike.
         """
         if raw.numel() < 2 or not raw.isfinite().all():
-            raise GoldModelError(f"standardisation needs two finite scores or more; got {raw.numel()} scores")
+            raise GoldModelError(f"standardization needs two finite scores or more; got {raw.numel()} scores")
         mean, sd = raw.double().mean().item(), raw.double().std().item()
         if sd <= 1e-6 * max(1.0, abs(mean)):
             raise GoldModelError(f"all {raw.numel()} gold scores are {mean:g}: this gold model tells no texts apart")

@@ -233,7 +233,7 @@ def test_a_policy_that_is_not_the_reference_at_step_0_is_an_error(make_cell, mon
 
     def moved(prepared, config):
         loaded = load(prepared, config)
-        copy = loaded.reference.trainable_copy()
+        copy = loaded.reference.trainable()
         with torch.no_grad():
             for parameter in copy.model.parameters():
                 parameter *= 1.05
