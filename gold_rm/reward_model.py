@@ -18,6 +18,8 @@ from transformers import (
 )
 from transformers.utils import logging as transformers_logging
 
+from gold_rm.errors import UserError
+
 transformers_logging.disable_progress_bar()
 
 # What a score depends on: weights, configuration and tokenizer. Notes and training logs beside them do not count.
@@ -31,7 +33,7 @@ _FINGERPRINTED = (
 _PADDING_ID = -1
 
 
-class GoldModelError(ValueError):
+class GoldModelError(UserError):
     """A directory that cannot serve as a gold model, or texts it cannot score; meant for the user."""
 
 
@@ -137,7 +139,7 @@ def load_gold_model(directory: Path, *, device: str = "cpu") -> GoldModel:
         )
     model.requires_grad_(False).eval().to(device)
     _read_padding_by_mask_only(model)
-    return GoldModel(model, tokenizer, _max_tokens(config, tokenizer), _fingerprint(directory))
+    return GoldModel(model, tokenizer, _max_tokens(config, tokenizer), fingerprint_of_model(directory))
 
 
 def _check_kind(directory: Path, config: PretrainedConfig) -> None:
@@ -162,7 +164,8 @@ def _max_tokens(config: PretrainedConfig, tokenizer: PreTrainedTokenizerBase) ->
     return min((limit for limit in limits if limit is not None and limit < 1_000_000_000), default=None)
 
 
-def _fingerprint(directory: Path) -> str:
+def fingerprint_of_model(directory: Path) -> str:
+    """12 hex digits of the SHA-256 over the files of a model directory that its outputs depend on."""
     digest = hashlib.sha256()
     for path in sorted({path for pattern in _FINGERPRINTED for path in directory.glob(pattern)}):
         with path.open("rb") as stream:

@@ -16,7 +16,8 @@ from tiny_models import EOS, word_tokenizer, write_policy
 from torch import Tensor
 from transformers import GPT2Config, GPT2ForSequenceClassification
 
-from bench.config import CellConfig, cell_config, cell_name
+from bench.cells.cell import cell_name
+from bench.config import CellConfig, cell_config
 from bench.data.pairs import PreferencePairs
 from bench.data.preferences import reference_logprobs
 from bench.policies.policy import Policy

@@ -95,12 +95,10 @@ def _first(evaluation: EvaluationSet, prompts: int) -> EvaluationSet:
 
 
 def write_evaluations(sweep_dir: Path, rows: Sequence[dict[str, Any]]) -> Path:
-    """Add rows to the sweep's evaluations.jsonl; one of the same policy, prompts, samples and gold model is replaced."""
+    """Add rows to evaluations.jsonl, in place of those of the same policy, prompts, samples and gold model."""
     path = sweep_dir / EVALUATIONS_FILE
     with hold(sweep_dir):
         earlier = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
         kept = {tuple(row[key] for key in _IDENTITY): row for row in (*earlier, *rows)}
         write_text(path, "".join(json.dumps(row, allow_nan=False) + "\n" for row in kept.values()))
     return path
-
-

@@ -49,7 +49,6 @@ class SampleEvaluation(NamedTuple):
 
 def evaluate_samples(
     policy: Policy,
-    reference: Policy,
     gold: GoldModel,
     standardization: Standardization,
     on: EvaluationSet,
@@ -60,10 +59,8 @@ def evaluate_samples(
     generator: torch.Generator,
 ) -> SampleEvaluation:
     """Draw one response per prompt; measure KL to π_ref and gold reward on these same responses."""
-    responses = policy.sample(
-        on.prompt_ids, max_new_tokens=max_new_tokens, generator=generator, batch_size=batch_size
-    )
-    kl = sequence_kl(policy, reference, on.prompt_ids, responses, batch_size=_scoring_batch(batch_size))
+    responses = policy.sample(on.prompt_ids, max_new_tokens=max_new_tokens, generator=generator, batch_size=batch_size)
+    kl = sequence_kl(policy, policy.reference(), on.prompt_ids, responses, batch_size=_scoring_batch(batch_size))
     texts = policy.decode(responses)
     raw = gold.score(on.prompts, texts)
     frame = pd.DataFrame({
@@ -94,7 +91,7 @@ def evaluate_samples(
 
 
 def evaluate_held_out(
-    policy: Policy, pairs: PreferencePairs, loss: Loss, *, beta: float, length_normalized: bool, batch_size: int
+    policy: Policy, pairs: PreferencePairs, loss: Loss | None, *, beta: float, length_normalized: bool, batch_size: int
 ) -> dict[str, float]:
     """Accuracy, loss, moments of ρ and the Taylor split of the loss, on held-out pairs from μ."""
     measured = measure_pairs(policy, pairs, length_normalized=length_normalized, batch_size=_scoring_batch(batch_size))
@@ -105,21 +102,25 @@ def _scoring_batch(batch_size: int) -> int:
     return max(1, batch_size // _SCORING_SHARE)
 
 
-def held_out_metrics(on_pairs: PairLogProbs, loss: Loss, beta: float) -> dict[str, float]:
-    """Record keys of held-out pairs.
+def held_out_metrics(on_pairs: PairLogProbs, loss: Loss | None, beta: float) -> dict[str, float]:
+    """Record keys of held-out pairs; those of a loss only where there is one.
 
     The Taylor split of E f(βρ) at ρ = 0 is f(0) + β f'(0) E[ρ] + ½ β² f''(0) E[ρ²] + O(β³): the second term
     optimizes preferences, the third, the μ-weighted squared loss, regularizes (Tang et al. 2024, section 4).
     """
     rho = on_pairs.rho
     mean, square = rho.mean().item(), rho.square().mean().item()
-    return {
-        "held_out_loss": loss.fn(beta * rho).mean().item(),
+    measured = {
         "pair_accuracy": ((rho > 0).double() + 0.5 * (rho == 0)).mean().item(),
         "rho_mean": mean,
         "rho_sq_mean": square,
         "logp_chosen": on_pairs.logp_chosen.mean().item(),
         "logp_rejected": on_pairs.logp_rejected.mean().item(),
+    }
+    if loss is None:
+        return measured
+    return measured | {
+        "held_out_loss": loss.fn(beta * rho).mean().item(),
         "taylor_constant": loss.value_at_zero,
         "taylor_preference": beta * loss.slope_at_zero * mean,
         "taylor_regularization": 0.5 * beta**2 * loss.curvature_at_zero * square,

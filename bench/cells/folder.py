@@ -20,10 +20,23 @@ from bench.cells.resume import RESUME_DIR, ResumePoint, read_resume_point, write
 from bench.cells.stored import Recorded, check_cell_config, take_all_back, take_back, write_cell_config
 from bench.claims import try_claim
 from bench.records import (
-    DONE, ERROR_FILE, FAILED, INTERRUPTED, POLICY_DIR, RECORDS_FILE, RUNNING, SAMPLES_FILE, CellStatus,
-    CheckpointRecord, DamagedRecord, StepMetrics, append_record, append_steps, read_status, write_status,
+    DONE,
+    ERROR_FILE,
+    FAILED,
+    INTERRUPTED,
+    POLICY_DIR,
+    RECORDS_FILE,
+    RUNNING,
+    SAMPLES_FILE,
+    CellStatus,
+    CheckpointRecord,
+    DamagedRecord,
+    StepMetrics,
+    append_record,
+    append_steps,
+    read_status,
+    write_status,
 )  # fmt: skip
-
 
 WORKERS_DIR, DEATHS_FILE = "workers", "deaths.jsonl"  # of a sweep: what the driver knows of workers that were killed
 _MOST_DEATHS = 2

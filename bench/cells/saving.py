@@ -63,6 +63,6 @@ def _model_card(origin: dict) -> str:
     return (
         f"---\n{front}---\n\n# {origin['variant']}, strength {origin['strength']:g}, seed {origin['seed']}\n\n"
         f"Step {origin['step']} of the cell `{origin['cell']}` of the sweep `{origin['sweep']}`, trained by gpo-bench "
-        "against a gold reward model. KL to the reference in nats per sequence, gold in SD of the reference's scores.\n\n"
+        "against a gold reward model. KL to the reference in nats, gold in SD of the reference's scores.\n\n"
         f"| | |\n|---|---|\n{rows}\n"
     )

@@ -15,8 +15,17 @@ from bench.cells.resume import RESUME_DIR, write_atomically
 from bench.checked import ConfigError, build_checked
 from bench.config import CellConfig
 from bench.records import (
-    CONFIG_FILE, ERROR_FILE, POLICY_DIR, RECORDS_FILE, SAMPLES_FILE, TRAINING_FILE, DamagedRecord, StepMetrics,
-    read_records, read_training, write_text,
+    CONFIG_FILE,
+    ERROR_FILE,
+    POLICY_DIR,
+    RECORDS_FILE,
+    SAMPLES_FILE,
+    TRAINING_FILE,
+    DamagedRecord,
+    StepMetrics,
+    read_records,
+    read_training,
+    write_text,
 )  # fmt: skip
 
 

@@ -1,7 +1,5 @@
-# ruff: noqa: F722  (jaxtyping's shapes are strings, but no forward references)
 """Preference pairs as padded tensors: what one training step or one held-out evaluation consumes."""
 
-import functools
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -70,9 +68,7 @@ def pair_logprobs(policy: Policy, pairs: PreferencePairs, *, length_normalized: 
     return _against_reference(pairs, response_logprobs(policy, pairs.sequences), length_normalized)
 
 
-def measure_pairs(
-    policy: Policy, pairs: PreferencePairs, *, length_normalized: bool, batch_size: int
-) -> PairLogProbs:
+def measure_pairs(policy: Policy, pairs: PreferencePairs, *, length_normalized: bool, batch_size: int) -> PairLogProbs:
     """The same of any number of pairs, without gradient, on the CPU.
 
     Args:
@@ -120,9 +116,3 @@ def load_pairs(directory: Path, split: str, *, pad_id: int) -> PreferencePairs:
         torch.tensor(frame["ref_chosen_logps"].to_numpy(), dtype=torch.float32),
         torch.tensor(frame["ref_rejected_logps"].to_numpy(), dtype=torch.float32),
     )
-
-
-@functools.lru_cache(maxsize=4)
-def cached_pairs(directory: Path, split: str, pad_id: int) -> PreferencePairs:
-    """`load_pairs`, kept in memory: a worker trains many cells on one pool. Never modify the result."""
-    return load_pairs(directory, split, pad_id=pad_id)

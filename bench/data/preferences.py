@@ -73,9 +73,7 @@ def _sample_split(policy: Policy, prompts: list[str], max_new_tokens: int, gener
     prompt_ids = policy.encode(prompts)
     columns: dict[str, list] = {"prompt": prompts, "prompt_ids": prompt_ids}
     for side in ("a", "b"):
-        ids = policy.sample(
-            prompt_ids, max_new_tokens=max_new_tokens, generator=generator, batch_size=_SAMPLING_BATCH
-        )
+        ids = policy.sample(prompt_ids, max_new_tokens=max_new_tokens, generator=generator, batch_size=_SAMPLING_BATCH)
         columns[f"ids_{side}"] = ids
         columns[f"text_{side}"] = policy.decode(ids)
     return pd.DataFrame(columns)

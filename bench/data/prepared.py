@@ -55,7 +55,9 @@ class Prepared:
             ready_gold = name == "gold" and self.gold_dir == planned.path
             found = fingerprint_of_model(planned.path) if ready_gold else verify(planned.path).fingerprint
             if found != planned.fingerprint:
-                raise DamagedArtifact(f"{name} {planned.path} is {found}, the sweep was planned on {planned.fingerprint}")
+                raise DamagedArtifact(
+                    f"{name} {planned.path} is {found}, the sweep was planned on {planned.fingerprint}"
+                )
         worlds.verify_sources(self.world.path)
 
     def to_plan(self, sweep_dir: Path) -> dict[str, Any]:

@@ -94,10 +94,11 @@ class OfflineTrainer:
         loss, rho, grad_norm = accumulate_gradient(self._policy, batch, self._objective, optim)
         accuracy = ((rho > 0).float() + 0.5 * (rho == 0).float()).mean()
         # One transfer from the device for all four.
-        values = torch.stack([loss, accuracy, rho.mean(), grad_norm]).tolist()
-        if not all(map(math.isfinite, values)):
-            raise NonFiniteLoss(f"step {step}: loss {values[0]:g}, gradient norm {values[3]:g}")
-        return StepMetrics(step, *values, lr=optim.lr * min(1.0, max(step, 1) / max(1, optim.warmup_steps)))
+        measured: list[float] = torch.stack([loss, accuracy, rho.mean(), grad_norm]).tolist()
+        if not all(map(math.isfinite, measured)):
+            raise NonFiniteLoss(f"step {step}: loss {measured[0]:g}, gradient norm {measured[3]:g}")
+        lr = optim.lr * min(1.0, max(step, 1) / max(1, optim.warmup_steps))
+        return StepMetrics(step, *measured, lr)
 
 
 class BatchGradient(NamedTuple):

@@ -12,7 +12,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from bench.config import ConfigError
+from bench.checked import ConfigError
 from bench.policies.policy import Policy
 from bench.policies.scoring import response_logprobs
 from bench.policies.tokens import SequenceBatch, TokenIds, collate

@@ -1,4 +1,3 @@
-# ruff: noqa: F722  (jaxtyping's shapes are strings, but no forward references)
 """KL(π‖π_ref) per sequence, in nats, on samples of π; the direction is policy first."""
 
 from typing import NamedTuple

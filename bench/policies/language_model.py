@@ -1,4 +1,3 @@
-# ruff: noqa: F722  (jaxtyping's shapes are strings, but no forward references)
 """A model with what is known about its architecture: what sampling and scoring work on."""
 
 from dataclasses import dataclass, field

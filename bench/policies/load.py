@@ -1,6 +1,5 @@
 """Causal language models as policies: the one module of bench that loads transformers models."""
 
-import functools
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, P
 from transformers.utils import logging as transformers_logging
 
 import bench.policies.tabular  # noqa: F401  registers its architecture with AutoModelForCausalLM
-from bench.config import ConfigError
+from bench.checked import ConfigError
 from bench.policies.architecture import inspect_architecture
 from bench.policies.policy import Policy
 
@@ -72,12 +71,6 @@ def _check_tokenizer(directory: Path, tokenizer: PreTrainedTokenizerBase, *, voc
         raise ConfigError(f"policy {directory}: its tokenizer has no EOS token, so no response could end")
     if len(tokenizer) > vocabulary:
         raise ConfigError(f"policy {directory}: {len(tokenizer)} tokens in the tokenizer, {vocabulary} in the model")
-
-
-@functools.lru_cache(maxsize=2)
-def cached_policy(directory: Path, fingerprint: str, device: str) -> Policy:
-    """`load_policy`, kept in memory: a worker runs many cells on one reference. Never train the result."""
-    return load_policy(directory, device=device)
 
 
 def resolve_device(device: str) -> str:

@@ -1,4 +1,3 @@
-# ruff: noqa: F722  (jaxtyping's shapes are strings, but no forward references)
 """Log-probabilities of tokens, and the one place where token values become a number per response."""
 
 from jaxtyping import Bool, Float, Int

@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
+from bench.checked import ConfigError
 from bench.policies import scoring
 from bench.policies.language_model import LanguageModel
 from bench.policies.sampling import sample_responses
@@ -69,6 +70,21 @@ class Policy(LanguageModel):
     def reference(self) -> "Policy":
         """The frozen policy that this one was made trainable from; a frozen policy is its own."""
         return self if self.trained_from is None else self.trained_from
+
+    def against(self, reference: "Policy") -> "Policy":
+        """This policy with `reference` as its reference, for one that was trained elsewhere.
+
+        Raises:
+            ConfigError: the two have other tokens, so that no KL between them exists.
+        """
+        ours, theirs = (policy.tokenizer.get_vocab() for policy in (self, reference))
+        if ours != theirs or (self.eos_id, self.vocabulary) != (reference.eos_id, reference.vocabulary):
+            different = min((token for token in {**ours, **theirs} if ours.get(token) != theirs.get(token)), default="")
+            raise ConfigError(
+                f"the policy ({len(ours)} tokens, {self.vocabulary} in the model) and π_ref ({len(theirs)}, "
+                f"{reference.vocabulary}) have different tokens, such as {different!r}; KL needs one vocabulary"
+            )
+        return replace(self, trained_from=reference)
 
     def save(self, directory: Path) -> None:
         """Write weights (safetensors), configuration and tokenizer, which `load_policy` reads again."""

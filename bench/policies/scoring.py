@@ -1,4 +1,3 @@
-# ruff: noqa: F722  (jaxtyping's shapes are strings, but no forward references)
 """The one batched forward pass that scores responses: log-probs, their gradients, and KL between two policies.
 
 Logits are made only at the positions that predict a response token, EOS included, and only some positions at a

@@ -1,4 +1,3 @@
-# ruff: noqa: F722  (jaxtyping's shapes are strings, but no forward references)
 """Prompts and responses as padded token tensors, with explicit masks (never inferred from token values)."""
 
 from collections.abc import Iterator, Sequence

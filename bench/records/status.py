@@ -72,7 +72,7 @@ def read_status(cell_dir: Path) -> CellStatus | None:
         return None
     values = {k: v for k, v in read_json(path, "a cell status", RUN_AGAIN).items() if k in _KNOWN}
     try:
-        status = CellStatus(**{**values, **{k: tuple(values[k]) for k in ("warnings", "deaths") if k in values}})
+        status = CellStatus(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
     except TypeError as error:
         raise DamagedRecord(f"{path}: not a cell status ({error}); {RUN_AGAIN}") from error
     if status.state not in WRITTEN_STATES:

@@ -105,7 +105,8 @@ def compose_sweep(arguments: Sequence[str]) -> SweepRequest:
         jobs = [composer(job) for job in _product([*parser.parse_overrides(swept), *given])]
         chosen = OmegaConf.to_container(base.hydra.launcher, resolve=True)
         assert isinstance(chosen, dict)
-        return SweepRequest(jobs, base.hydra.runtime.choices["hydra/launcher"], chosen, tuple(map(str, fixed)))
+        launcher = {str(key): value for key, value in chosen.items()}
+        return SweepRequest(jobs, base.hydra.runtime.choices["hydra/launcher"], launcher, tuple(map(str, fixed)))
 
 
 def launch_with_hydra(fixed: Iterable[str], task: Callable[[], None], count: int) -> None:
@@ -166,7 +167,9 @@ def _product(overrides: Sequence[Override]) -> Iterator[list[str]]:
         elif override.is_discrete_sweep():
             values[key] = [f"{key}={value}" for value in override.sweep_string_iterator()]
         else:
-            raise ConfigError(f"{override.input_line}: an interval has no list of values; use range(...) or choice(...)")
+            raise ConfigError(
+                f"{override.input_line}: an interval has no list of values; use range(...) or choice(...)"
+            )
         if not values[key]:
             raise ConfigError(f"{override.input_line}: lists no value")
     for job in itertools.product(*values.values()):

@@ -98,5 +98,3 @@ def import_policy(
     settings = {**job.settings, "method": EXTERNAL, "external": external}
     settings["optim"] = {**settings["optim"], "steps": step}
     return run_cell_here(Cell.of(cell_config(settings)), console)
-
-

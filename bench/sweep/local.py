@@ -12,7 +12,6 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-
 from bench.cells.folder import DEATHS_FILE, WORKERS_DIR
 from bench.checked import ConfigError
 
@@ -93,12 +92,16 @@ class LocalWorkers:
         self._idle_deaths = self._idle_deaths + 1 if left == self._seen_done else 1
         self._seen_done = left
         if self._idle_deaths > MOST_IDLE_DEATHS + self._count:
-            raise WorkersKilled(f"workers are killed before they finish a cell (for lack of memory?); see {self._log(slot)}")
+            raise WorkersKilled(
+                f"workers are killed before they finish a cell (for lack of memory?); see {self._log(slot)}"
+            )
         if left:
             self._start(slot)
 
     def _note_death(self, pid: int, name: str) -> None:
-        largest = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss // (1024 if sys.platform != "darwin" else 1 << 20)
+        largest = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss // (
+            1024 if sys.platform != "darwin" else 1 << 20
+        )
         death = {"host": socket.gethostname(), "pid": pid, "signal": name, "largest_worker_mb": largest}
         with (self._sweep_dir / WORKERS_DIR / DEATHS_FILE).open("a", encoding="utf-8") as stream:
             stream.write(json.dumps(death) + "\n")

@@ -85,9 +85,8 @@ def _job(cell: Cell, prepared: Prepared, plan: dict[str, Any]) -> dict[str, Any]
     was, now = flat(base), flat(settings)
     parts = prepared.to_plan(cell.sweep_dir)
     plan["prepared"][name := fingerprint_of(parts)] = parts
-    return {
-        "settings": common, "prepared": name, "changes": {key: value for key, value in now.items() if was[key] != value},
-    }  # fmt: skip
+    changes = {key: value for key, value in now.items() if was[key] != value}
+    return {"settings": common, "prepared": name, "changes": changes}
 
 
 def read_jobs(sweep_dir: Path) -> tuple[list[tuple[Cell, Prepared]], str]:
@@ -108,7 +107,9 @@ def read_jobs(sweep_dir: Path) -> tuple[list[tuple[Cell, Prepared]], str]:
             jobs.append((Cell(name, config, (), sweep_dir), prepared[job["prepared"]]))
         return jobs, str(plan["call"])
     except (KeyError, TypeError, AttributeError) as error:
-        raise DamagedRecord(f"{sweep_dir / PLAN_FILE}: lacks what workers need ({error!r}); plan the sweep again") from error
+        raise DamagedRecord(
+            f"{sweep_dir / PLAN_FILE}: lacks what workers need ({error!r}); plan the sweep again"
+        ) from error
 
 
 def _changed(settings: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:

@@ -25,7 +25,7 @@ from typing import Any
 
 import pandas as pd
 
-from bench.config import ConfigError
+from bench.checked import ConfigError
 from bench.data.artifacts import DamagedArtifact
 
 WORLD_FILE = "world.json"

@@ -17,7 +17,7 @@ import bench.data.preferences
 import bench.data.reference_samples
 from bench import records
 from bench.cells.run import LOCK_FILE, CellBusy, run_cell
-from bench.config import ConfigError
+from bench.checked import ConfigError
 from bench.losses import LOSSES
 from bench.records import ERROR_FILE, RECORDS_FILE, SAMPLES_FILE, STATUS_FILE, CellStatus, cell_view
 from bench.seeding import generator_for

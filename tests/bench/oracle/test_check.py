@@ -11,9 +11,9 @@ from rich.console import Console
 
 from bench.cells.inputs import load_inputs
 from bench.cells.run import run_cell
+from bench.checked import ConfigError
 from bench.config import (
     CellConfig,
-    ConfigError,
     EvaluationConfig,
     LabelsConfig,
     OptimConfig,

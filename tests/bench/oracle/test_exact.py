@@ -9,7 +9,7 @@ from scipy.special import softmax
 from scipy.stats import chisquare, entropy
 from tiny_models import enumerate_responses as enumerate_one_by_one
 
-from bench.config import ConfigError
+from bench.checked import ConfigError
 from bench.data.artifacts import build_once
 from bench.oracle.exact import (
     ExactWorld,

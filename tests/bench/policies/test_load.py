@@ -21,7 +21,7 @@ from transformers import (
     T5ForConditionalGeneration,
 )
 
-from bench.config import ConfigError
+from bench.checked import ConfigError
 from bench.policies.load import cached_policy, load_policy, resolve_device
 from bench.policies.scoring import response_logprobs
 from bench.policies.tokens import collate

@@ -8,7 +8,7 @@ import pytest
 import torch
 from tiny_models import plain_logprobs
 
-from bench.config import ConfigError
+from bench.checked import ConfigError
 from bench.policies.load import load_policy
 from bench.seeding import generator_for
 from bench.worlds.reviews.facts import measure

@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 from omegaconf import OmegaConf
 
-from bench.config import ConfigError, build_checked
+from bench.checked import ConfigError, build_checked
 from bench.data.artifacts import Artifact, build_once
 from bench.policies.load import load_policy
 from bench.seeding import generator_for
