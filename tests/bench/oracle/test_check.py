@@ -10,7 +10,7 @@ import torch
 from rich.console import Console
 
 from bench.cells.inputs import load_inputs
-from bench.cells.run import run_cell
+from running import run
 from bench.checked import ConfigError
 from bench.config import (
     CellConfig,
@@ -30,7 +30,7 @@ from bench.oracle.exact import tilted
 from bench.oracle.population import implicit_reward, pair_probabilities
 from bench.records import EXACT_COLUMNS, EXACT_FILE, RECORDS_FILE, read_records
 from bench.seeding import generator_for
-from bench.sweep.plan import PlannedCell, write_plan
+from bench.sweep.plan import Cell, write_plan
 
 WORLD = {"policy": "tabular", "tokens": 4, "length": 2, "contexts": 2, "prompts": 256, "seed": 0}
 CELLS = [("logistic", 0.5), ("squared", 0.3), ("hinge", 0.5)]
@@ -49,9 +49,9 @@ def config_of(root, loss: str, beta: float, **world) -> CellConfig:
     )  # fmt: skip
 
 
-def run(config: CellConfig) -> PlannedCell:
-    cell = PlannedCell(f"loss={config.loss},beta={config.beta:g},seed=0", config)
-    status = run_cell(cell)
+def run(config: CellConfig) -> Cell:
+    cell = Cell(f"loss={config.loss},beta={config.beta:g},seed=0", config)
+    status = run(cell)
     assert status.state == "done", status.error
     return cell
 
@@ -65,7 +65,7 @@ def sweep(tmp_path_factory):
     return cells
 
 
-def last_record(cell: PlannedCell) -> dict:
+def last_record(cell: Cell) -> dict:
     return read_records(cell.directory / RECORDS_FILE)[-1]
 
 
@@ -136,7 +136,7 @@ def test_check_writes_exact_frontiers_and_finds_nothing_above_them(sweep, tmp_pa
 def test_a_gold_score_above_the_optimum_is_an_error(sweep, tmp_path):
     """A sweep whose last record claims more gold than any policy with its KL can have."""
     config = replace(sweep[0].config, runs_dir=str(tmp_path))
-    cell = PlannedCell(sweep[0].name, config)
+    cell = Cell(sweep[0].name, config)
     cell.directory.mkdir(parents=True)
     write_plan(config.sweep_dir, [cell], ["test"])
     (cell.directory / "config.yaml").write_text((sweep[0].directory / "config.yaml").read_text())
