@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from filelock import FileLock
 
+from bench.claims import hold
 from bench.config import CellConfig, ConfigError, build_checked, named_keys, select
 from bench.records import CONFIG_FILE, PLAN_FILE, SCHEMA_VERSION, DamagedRecord, read_status, write_json, write_text
 
@@ -48,7 +48,9 @@ class PlannedCell:
 def write_plan(sweep_dir: Path, cells: Sequence[PlannedCell], command: Sequence[str]) -> None:
     """Add `cells` to the sweep's plan; cells planned by an earlier call stay."""
     sweep_dir.mkdir(parents=True, exist_ok=True)
-    with FileLock(sweep_dir / f".{PLAN_FILE}.lock"):
+    # The sweep's own directory: unlike one made for the purpose, it stays, so nobody waits for what is removed
+    # meanwhile; and cells are claimed in theirs, so planning disturbs no worker.
+    with hold(sweep_dir) as claim:
         earlier = read_plan(sweep_dir)
         planned = {row["cell"]: row for row in earlier["cells"]}
         planned.update((cell.name, cell.summary()) for cell in cells)
@@ -57,6 +59,7 @@ def write_plan(sweep_dir: Path, cells: Sequence[PlannedCell], command: Sequence[
             "cells": list(planned.values()),
         }  # fmt: skip
         if plan != earlier:  # an untouched file tells the report that nothing changed
+            claim.require_held()
             write_json(sweep_dir / PLAN_FILE, plan)
 
 
