@@ -275,6 +275,8 @@ def test_a_forked_child_neither_beats_nor_holds_nor_releases(tmp_path):
     if child == 0:
         status = 1
         try:
+            signal.signal(signal.SIGALRM, signal.SIG_DFL)
+            signal.alarm(20)  # it may have been forked while another thread held a lock
             claim.release()
             (tmp_path / "child").mkdir()
             own = try_claim(tmp_path / "child", heartbeat_seconds=0.02)
