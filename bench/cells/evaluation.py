@@ -60,9 +60,7 @@ def evaluate_samples(
     generator: torch.Generator,
 ) -> SampleEvaluation:
     """Draw one response per prompt; measure KL to π_ref and gold reward on these same responses."""
-    responses = policy.sample(
-        on.prompt_ids, max_new_tokens=max_new_tokens, generator=generator, batch_size=batch_size
-    )
+    responses = policy.sample(on.prompt_ids, max_new_tokens=max_new_tokens, generator=generator, batch_size=batch_size)
     kl = sequence_kl(policy, reference, on.prompt_ids, responses, batch_size=_scoring_batch(batch_size))
     texts = policy.decode(responses)
     raw = gold.score(on.prompts, texts)

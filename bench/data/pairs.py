@@ -41,7 +41,7 @@ class PreferencePairs:
 
     def take(self, rows: Int[Tensor, " taken"]) -> "PreferencePairs":
         """The pairs at `rows` (int64), in their order, without columns that are padding in all of them."""
-        width = int(max(side.lengths[rows].max() for side in (self.chosen, self.rejected)))
+        width = max(side.width(rows) for side in (self.chosen, self.rejected))
         chosen, rejected = (side.take(rows, width) for side in (self.chosen, self.rejected))
         return PreferencePairs(chosen, rejected, self.ref_logp_chosen[rows], self.ref_logp_rejected[rows])
 
@@ -70,9 +70,7 @@ def pair_logprobs(policy: Policy, pairs: PreferencePairs, *, length_normalized: 
     return _against_reference(pairs, response_logprobs(policy, pairs.sequences), length_normalized)
 
 
-def measure_pairs(
-    policy: Policy, pairs: PreferencePairs, *, length_normalized: bool, batch_size: int
-) -> PairLogProbs:
+def measure_pairs(policy: Policy, pairs: PreferencePairs, *, length_normalized: bool, batch_size: int) -> PairLogProbs:
     """The same of any number of pairs, without gradient, on the CPU.
 
     Args:

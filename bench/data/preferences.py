@@ -1,3 +1,4 @@
+# ruff: noqa: F722  (jaxtyping's shapes are strings, but no forward references)
 """Preference data: response pairs sampled from π_ref, scored and labelled by the gold model.
 
 Two artifacts. The *pool* holds unlabelled pairs a, b with gold scores and reference log-probs: the costly part,
@@ -73,9 +74,7 @@ def _sample_split(policy: Policy, prompts: list[str], max_new_tokens: int, gener
     prompt_ids = policy.encode(prompts)
     columns: dict[str, list] = {"prompt": prompts, "prompt_ids": prompt_ids}
     for side in ("a", "b"):
-        ids = policy.sample(
-            prompt_ids, max_new_tokens=max_new_tokens, generator=generator, batch_size=_SAMPLING_BATCH
-        )
+        ids = policy.sample(prompt_ids, max_new_tokens=max_new_tokens, generator=generator, batch_size=_SAMPLING_BATCH)
         columns[f"ids_{side}"] = ids
         columns[f"text_{side}"] = policy.decode(ids)
     return pd.DataFrame(columns)

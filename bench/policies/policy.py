@@ -1,3 +1,4 @@
+# ruff: noqa: F722  (jaxtyping's shapes are strings, but no forward references)
 """A policy: everything that the rest of bench does with a language model."""
 
 import copy

@@ -149,9 +149,7 @@ def test_batch_size_does_not_move_kl_or_held_out_metrics(moved, reference):
 
     pairs = sample_pairs(reference, 20)
     by_size = [
-        evaluate_held_out(
-            moved, pairs, LOSSES["squared"], beta=0.5, length_normalized=normalized, batch_size=size
-        )
+        evaluate_held_out(moved, pairs, LOSSES["squared"], beta=0.5, length_normalized=normalized, batch_size=size)
         for normalized in (False, True)
         for size in (20, 3)
     ]

@@ -20,7 +20,7 @@ def test_the_start_is_what_a_copy_of_the_reference_would_measure(tiny_world, tmp
         inputs.reference.trainable(),
         inputs.reference,
         inputs.gold,
-        inputs.standardization,
+        inputs.standardisation,
         inputs.evaluation,
         step=0,
         max_new_tokens=config.world.max_new_tokens,

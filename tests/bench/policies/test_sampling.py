@@ -61,7 +61,9 @@ def test_the_chi_square_test_notices_a_temperature(policy):
 
 def test_every_sampling_step_sees_what_a_full_unpadded_forward_pass_sees(policy):
     steps: list[torch.Tensor] = []
-    hook = policy.model.register_forward_hook(lambda module, inputs, output: steps.append(output.logits[:, -1].log_softmax(-1)))
+    hook = policy.model.register_forward_hook(
+        lambda module, inputs, output: steps.append(output.logits[:, -1].log_softmax(-1))
+    )
     prompts = [SHORT, LONG, SHORT, [3, 3]] * 8
     responses = draw(policy, prompts)
     hook.remove()

@@ -57,7 +57,9 @@ def plain_scores(policy: Policy) -> Tensor:
 def plain_kl(policy: Policy, reference: Policy) -> Tensor:
     sums = []
     for prompt, response in zip(PROMPTS, RESPONSES, strict=True):
-        ours, theirs = (plain_logprobs(each.model, prompt + response)[len(prompt) - 1 : -1] for each in (policy, reference))
+        ours, theirs = (
+            plain_logprobs(each.model, prompt + response)[len(prompt) - 1 : -1] for each in (policy, reference)
+        )
         sums.append((ours.exp() * (ours - theirs)).sum())
     return torch.stack(sums)
 
@@ -131,7 +133,9 @@ def test_more_padding_than_needed_does_not_matter(policy):
     tight = collate(PROMPTS, RESPONSES, pad_id=EOS_ID)
     wide = SequenceBatch(*(functional.pad(tensor, (0, 4)) for tensor in tight))
     with torch.no_grad():
-        torch.testing.assert_close(response_logprobs(policy, wide), response_logprobs(policy, tight), atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(
+            response_logprobs(policy, wide), response_logprobs(policy, tight), atol=1e-5, rtol=1e-5
+        )
 
 
 @pytest.mark.parametrize("chunk", [1, 1000])
