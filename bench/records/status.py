@@ -71,9 +71,9 @@ def read_status(cell_dir: Path) -> CellStatus | None:
     path = cell_dir / STATUS_FILE
     if not path.exists():
         return None
-    values = {k: v for k, v in read_json(path, "a cell status", RUN_AGAIN).items() if k in _KNOWN}
+    values: dict[str, Any] = {k: v for k, v in read_json(path, "a cell status", RUN_AGAIN).items() if k in _KNOWN}
     try:
-        status = CellStatus(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+        status = CellStatus(**values | {k: tuple(values[k]) for k in ("warnings", "deaths") if k in values})
     except TypeError as error:
         raise DamagedRecord(f"{path}: not a cell status ({error}); {RUN_AGAIN}") from error
     if status.state not in WRITTEN_STATES:
