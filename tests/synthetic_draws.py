@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from analysis.prompt_noise import SampledPrompts
-from analysis.resampling import Draws
+from analysis.statistics.prompt_noise import SampledPrompts
+from analysis.statistics.resampling import Draws
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,74 @@
+"""The report's CSV files: the same numbers as in the results, chosen, ordered and rounded by nobody."""
+
+import pandas as pd
+
+from analysis.data.sweep import Sweep
+from analysis.statistics.analyse import Analysis
+from analysis.statistics.frontier import Frontiers
+from analysis.statistics.optimal_beta import OptimalBetas
+
+
+def csv_tables(analysis: Analysis) -> dict[str, pd.DataFrame]:
+    """Every frame of an analysis by the name of its CSV file."""
+    betas, frontiers, ceiling = analysis.optimal_betas, analysis.frontiers, analysis.ceiling
+    frames = {
+        "cells": cell_table(analysis.sweep),
+        "checkpoints": analysis.sweep.checkpoints.drop(columns="versions"),
+        "frontier": frontier_table(frontiers),
+        "frontier_pairwise": frontiers.pairwise,
+        "frontier_points": frontiers.points,
+        "optimal_beta": optimal_beta_table(betas),
+        "beta_cells": betas.cells,
+        "beta_at_kl": betas.at_kl,
+        "beta_ratios": betas.ratios,
+        "overoptimisation_fits": analysis.overoptimisation.fits,
+        "overoptimisation_peaks": analysis.overoptimisation.peaks,
+    }
+    if ceiling is not None:
+        frames |= {
+            "best_of_n": ceiling.best_of_n,
+            "kl_constrained_optimum": ceiling.tilted,
+            "ceiling_shares": ceiling.shares,
+        }
+    return frames
+
+
+def cell_table(sweep: Sweep) -> pd.DataFrame:
+    """One row per planned cell: plan keys, state, attempts, error, and the final record where there is one."""
+    outcome = ["step", "kl", "kl_se", "kl_k1", "gold", "gold_se", "win_rate", "win_rate_se", "response_tokens",
+               "eos_rate", "distinct_2", "held_out_loss", "pair_accuracy", "rho_sq_mean", "wall_s"]  # fmt: skip
+    cells = sweep.cells.drop(columns=["steps_done", "steps_total"])
+    return cells.merge(sweep.final[["cell", *outcome]], on="cell", how="left", validate="one_to_one")
+
+
+def optimal_beta_table(betas: OptimalBetas) -> pd.DataFrame:
+    """One row per loss: grid's best β and its spread over seeds, fitted peak, and β relative to the baseline's.
+
+    Columns of `OptimalBetas.table`, then for the peak and at matched KL (geometric mean over budgets)
+    ``ratio_peak, ratio_peak_low, ratio_peak_high, ratio_kl, ratio_kl_low, ratio_kl_high``, and the predictions
+    ``ratio_local, ratio_global``.
+    """
+    table = betas.table
+    for place, name in (("peak", "ratio_peak"), ("kl_mean", "ratio_kl")):
+        rows = betas.ratios[betas.ratios["at"] == place]
+        columns = {"ratio": name, "ratio_low": f"{name}_low", "ratio_high": f"{name}_high"}
+        table = table.merge(rows[["loss", *columns]].rename(columns=columns), on="loss", how="left")
+    predicted = betas.ratios.groupby("loss")[["local", "global_"]].first()
+    predicted = predicted.rename(columns={"local": "ratio_local", "global_": "ratio_global"})
+    return table.merge(predicted, left_on="loss", right_index=True, how="left")
+
+
+def frontier_table(frontiers: Frontiers) -> pd.DataFrame:
+    """One row per loss: gold at each KL budget with its interval (NaN where not covered) and mean up to a common KL.
+
+    Columns ``loss, gold_at_<kl>, gold_at_<kl>_low, gold_at_<kl>_high`` per budget, then ``common_kl, mean_gold,
+    mean_gold_low, mean_gold_high, kind``.
+    """
+    columns = {}
+    for kl, rows in frontiers.budgets.groupby("kl", sort=True):
+        for suffix in ("", "_low", "_high"):
+            columns[f"gold_at_{kl:g}{suffix}"] = rows.set_index("loss")[f"gold{suffix}"]
+    areas = frontiers.areas.rename(columns={"kl_max": "common_kl"})
+    means = areas[["loss", "common_kl", "mean_gold", "mean_gold_low", "mean_gold_high", "kind"]]
+    wide = pd.DataFrame(columns).reindex(means["loss"]).reset_index()
+    return wide.merge(means, on="loss", validate="one_to_one")

@@ -1,0 +1,222 @@
+"""The report's page: what stands in each place, rendered into one self-contained HTML file."""
+
+import json
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import plotly.offline
+from markupsafe import Markup
+
+from analysis.figures.report_figures import ReportFigure
+from analysis.figures.style import loss_styles
+from analysis.report import html_tables
+from analysis.report.html_tables import Column, HtmlTable
+from analysis.report.interactive import page_data, to_script_json
+from analysis.statistics.analyse import Analysis
+from analysis.statistics.claims import Claim
+from analysis.statistics.comparison import differing_scales, matched_differences
+from analysis.statistics.wording import interval_text, interval_words
+
+GENERATOR = "gpo-bench report"
+TEMPLATES = Path(__file__).parent / "templates"
+_SCRIPTS = ("core.js", "points.js", "frontier.js", "panels.js", "samples.js", "main.js")
+_CLAIM_NAMES = {
+    "C1": "similar frontiers",
+    "C2": "optimal β differs",
+    "C3": "over-optimisation",
+    "C4": "E[ρ²] is not KL",
+}
+_VERDICT_SYMBOLS = {"supported": "✓", "not supported": "✗", "inconclusive": "?"}
+# The legend's markers: the symbols of `analysis.figures.style` within ±6 units of the origin.
+_SYMBOL_PATHS = {
+    "circle": "M-5.5,0a5.5,5.5 0 1,0 11,0a5.5,5.5 0 1,0 -11,0Z",
+    "square": "M-5,-5H5V5H-5Z",
+    "triangle-up": "M0,-6L6,5H-6Z",
+    "triangle-down": "M0,6L6,-5H-6Z",
+    "diamond": "M0,-6.5L6.5,0L0,6.5L-6.5,0Z",
+    "x": "M-6,-3.5L-3.5,-6L0,-2.5L3.5,-6L6,-3.5L2.5,0L6,3.5L3.5,6L0,2.5L-3.5,6L-6,3.5L-2.5,0Z",
+    "cross": "M-2,-6H2V-2H6V2H2V6H-2V2H-6V-2H-2Z",
+    "star": "M0,-6.5L1.6,-2.2L6.2,-2L2.6,0.8L3.8,5.3L0,2.7L-3.8,5.3L-2.6,0.8L-6.2,-2L-1.6,-2.2Z",
+    "pentagon": "M0,-6L5.7,-1.9L3.5,4.9H-3.5L-5.7,-1.9Z",
+    "hexagon": "M0,-6L5.2,-3V3L0,6L-5.2,3V-3Z",
+}
+
+
+def render_page(
+    views: Mapping[str, Analysis],
+    figures: Mapping[str, Mapping[str, ReportFigure]],
+    figure_paths: Mapping[str, str],
+    downloads: list[tuple[str, str]],
+) -> str:
+    """The whole page as HTML.
+
+    Args:
+        views: the analyses by their titles; the first is shown first.
+        figures: of each view, by name.
+        figure_paths: directory of each view's figures, relative to the page.
+        downloads: names and relative paths of further files.
+    """
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(TEMPLATES), autoescape=True, undefined=jinja2.StrictUndefined,
+        trim_blocks=True, lstrip_blocks=True,
+    )  # fmt: skip
+    data = page_data(views)
+    contexts = []
+    for (title, analysis), view_data in zip(views.items(), data["sweeps"], strict=True):
+        paths = {
+            name: {"title": figure.title, "path": f"{figure_paths[title]}/{name}"}
+            for name, figure in figures[title].items()
+        }
+        context = _view_context(title, analysis, figures[title])
+        contexts.append(context | {"figures": paths, "point_note": view_data["note"]["points"]})
+    comparison = _comparison(views)
+    sections = [
+        ("frontier", "Frontiers"), ("equal-kl", "Equal KL"), ("optimal-beta", "Optimal β"),
+        ("overoptimisation", "Over-optimisation"), ("regularisation", "Regularisation"), ("health", "Health"),
+        ("samples", "Samples"), *([("comparison", "Side by side")] if comparison else []), ("cells", "Cells"),
+        ("provenance", "Provenance"),
+    ]  # fmt: skip
+    styles = loss_styles(loss for analysis in views.values() for loss in analysis.sweep.losses)
+    return environment.get_template("report.html").render(
+        title=" and ".join(dict.fromkeys(analysis.sweep.name for analysis in views.values())),
+        generator=GENERATOR,
+        views=contexts,
+        view_options=list(enumerate(views)),
+        comparison=comparison,
+        sections=sections,
+        losses=[{"label": style.label, "path": _SYMBOL_PATHS[style.symbol]} for style in styles.values()],
+        downloads=downloads,
+        css=Markup((TEMPLATES / "report.css").read_text(encoding="utf-8")),
+        scripts=[Markup((TEMPLATES / name).read_text(encoding="utf-8")) for name in _SCRIPTS],
+        plotly=Markup(plotly.offline.get_plotlyjs()),
+        data=Markup(to_script_json(data)),
+    )
+
+
+def _view_context(title: str, analysis: Analysis, figures: Mapping[str, ReportFigure]) -> dict[str, Any]:
+    return {
+        "title": title,
+        "headline": headline(analysis),
+        "command": shlex.join(analysis.sweep.plan.get("command", [])),
+        "warnings": analysis.warnings,
+        "claims": [_claim_context(claim) for claim in analysis.claims],
+        "frontier_caption": figures["frontier"].caption,
+        "beta_caption": figures["gold_and_kl_against_beta"].caption,
+        "budgets": html_tables.budget_table(analysis),
+        "pairwise": html_tables.pairwise_table(analysis),
+        "shares": html_tables.share_table(analysis),
+        "optimal": html_tables.optimal_beta_table(analysis),
+        "ratios": html_tables.ratio_table(analysis),
+        "peaks": html_tables.peak_table(analysis),
+        "cells": html_tables.cell_table(analysis.sweep),
+        "provenance": _provenance(analysis),
+    }
+
+
+def headline(analysis: Analysis) -> str:
+    """What was run, in one line."""
+    sweep = analysis.sweep
+    states = sweep.cells["state"].value_counts()
+    counts = [f"{states[state]} {state}" for state in ("failed", "running", "missing") if state in states]
+    betas = sorted(sweep.checkpoints["beta"].unique())
+    beta = f"{len(betas)} β from {betas[0]:g} to {betas[-1]:g}" if len(betas) > 1 else f"β = {betas[0]:g} only"
+    return " · ".join([
+        f"{states.get('done', 0):,} of {len(sweep.cells):,} cells done",
+        *(counts or ["none failed or missing"]),
+        f"world {sweep.checkpoints['world'].iloc[0]}",
+        _count(len(sweep.losses), "loss", "losses"),
+        beta,
+        _count(len(sweep.seeds), "seed", "seeds"),
+        f"{len(sweep.checkpoints):,} checkpoints",
+    ])  # fmt: skip
+
+
+def _count(number: int, one: str, many: str) -> str:
+    return f"{number} {one if number == 1 else many}"
+
+
+def _claim_context(claim: Claim) -> dict[str, Any]:
+    numbers: list[tuple[str, str]] = []
+    if claim.estimate is not None:
+        interval = "" if claim.low is None or claim.high is None else f" [{claim.low:.3g}, {claim.high:.3g}]"
+        numbers.append((claim.quantity, f"{claim.estimate:.3g}{interval}".replace("-", "−")))
+    if claim.kind is not None:
+        numbers.append(("interval", interval_words([claim.kind])))
+    numbers += [(name.replace("_", " "), _value_text(value)) for name, value in claim.numbers.items()]
+    return {
+        "id": claim.id,
+        "short": _CLAIM_NAMES[claim.id],
+        "verdict": claim.verdict,
+        "symbol": _VERDICT_SYMBOLS[claim.verdict],
+        "statement": claim.statement,
+        "sentence": claim.sentence,
+        "numbers": numbers,
+    }
+
+
+def _value_text(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.3g}".replace("-", "−")
+    if isinstance(value, dict):
+        return ", ".join(f"{name}: {_value_text(item)}" for name, item in value.items())
+    if isinstance(value, list):
+        return ", ".join(map(_value_text, value))
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def _provenance(analysis: Analysis) -> list[tuple[str, str]]:
+    sweep = analysis.sweep
+    checkpoints = sweep.checkpoints
+    versions = {json.dumps(value, sort_keys=True) for value in checkpoints["versions"]}
+    rows = [
+        ("git commit", ", ".join(sorted(checkpoints["git_commit"].unique()))),
+        ("gold model", checkpoints["gold_model"].iloc[0]),
+        ("preference data", checkpoints["preferences"].iloc[0]),
+        ("reference samples", checkpoints["reference"].iloc[0]),
+        ("labels", f"{', '.join(checkpoints['label_rule'].unique())}, "
+                   f"following the gold order with probability {checkpoints['label_probability'].mean():.3g}"),
+        ("learning rate", ", ".join(f"{lr:g}" for lr in sorted(checkpoints["lr"].unique()))),
+        ("training and evaluation", f"{sweep.final['wall_s'].sum() / 60:.1f} minutes summed over cells"),
+        ("records", str(sweep.path)),
+    ]  # fmt: skip
+    for number, text in enumerate(sorted(versions)):
+        name = "versions" if len(versions) == 1 else f"versions, set {number + 1}"
+        rows.append((name, ", ".join(f"{package} {version}" for package, version in json.loads(text).items())))
+    return rows
+
+
+def _comparison(views: Mapping[str, Analysis]) -> dict[str, Any] | None:
+    """Words and tables that compare every further view with the first; None for a single view."""
+    (first_title, first), *others = views.items()
+    if not others:
+        return None
+    words = ["Smoothed frontiers on the same axes, and differences of finished cells with the same loss and β."]
+    tables = []
+    for title, other in others:
+        if unequal := differing_scales(first, other):
+            words.append(
+                f"{title} and {first_title} differ in {', '.join(unequal).replace('_', ' ')}: their gold rewards are "
+                "on different scales, so no differences are given."
+            )
+            continue
+        tables.append(_difference_table(first_title, title, first, other))
+    return {"words": " ".join(words), "tables": tables}
+
+
+def _difference_table(first_title: str, title: str, first: Analysis, other: Analysis) -> HtmlTable:
+    differences = matched_differences(first, other)
+    labels = {loss: style.label for loss, style in loss_styles(first.sweep.losses).items()}
+    rows = [
+        (labels[row.loss], f"{row.beta:g}", interval_text(row, "gold", 2), interval_text(row, "kl"),
+         f"{row.seeds_first} and {row.seeds_other}")
+        for row in differences.itertuples()
+    ]  # fmt: skip
+    caption = (
+        f"{title} minus {first_title}, finished cells with the same loss and β. Brackets: limits combined from each "
+        f"sweep’s own ({interval_words(differences['kind'])}), as if the sweeps were independent."
+    )
+    titles = ("β", "Δ gold (SD)", "Δ KL (nats)", "seeds")
+    return HtmlTable(caption, (Column("loss", False), *map(Column, titles)), rows)

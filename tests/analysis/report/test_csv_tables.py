@@ -1,0 +1,84 @@
+"""Tables hold the numbers of the frames they come from."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from synthetic_draws import simulate
+
+from analysis.report.csv_tables import cell_table, frontier_table, optimal_beta_table
+from analysis.statistics.frontier import fit_frontiers
+from analysis.statistics.optimal_beta import find_optimal_betas
+
+BETAS = (0.01, 0.03, 0.1, 0.3, 1.0)
+STRENGTH = {"logistic": 0.5, "squared": 1.0, "mine:cubic": 0.1}
+PREDICTIONS = pd.DataFrame({"loss": ["logistic", "squared"], "local": [1.0, 0.5], "global_": [1.0, 0.6]})
+
+
+def kl_of(loss, beta, step):
+    return 0.5 / (STRENGTH[loss] * beta) ** 0.8 * step
+
+
+def gao(loss, kl):
+    d = np.sqrt(kl)
+    return d * (1.2 - 0.6 * np.log(d)) if kl else 0.0
+
+
+@pytest.fixture(scope="module")
+def draws():
+    """Three losses, one of them a user's, of which KL starts higher and ends beyond the others'."""
+    return simulate(np.random.default_rng(0), kl_of, gao, losses=tuple(STRENGTH), betas=BETAS)
+
+
+def test_cell_table_has_every_planned_cell(analysis):
+    table = cell_table(analysis.sweep)
+    sweep = analysis.sweep
+    assert table["cell"].tolist() == sweep.cells["cell"].tolist()
+    assert table["state"].value_counts().to_dict() == {"done": 30, "failed": 1, "missing": 1}
+    final = sweep.final.set_index("cell")
+    for row in table.itertuples():
+        if row.state == "done":
+            record = final.loc[row.cell]
+            for name in ("step", "kl", "kl_se", "gold", "win_rate", "response_tokens", "pair_accuracy", "rho_sq_mean"):
+                assert getattr(row, name) == record[name]
+        else:
+            assert np.isnan([row.step, row.kl, row.gold]).all()
+    assert table.set_index("state").loc["failed", "error"].endswith("non-finite loss at step 12")
+
+
+def test_optimal_beta_table(draws):
+    betas = find_optimal_betas(draws, predictions=PREDICTIONS)
+    table = optimal_beta_table(betas).set_index("loss")
+    assert table.index.tolist() == list(STRENGTH)
+    pd.testing.assert_frame_equal(table[betas.table.columns[1:]], betas.table.set_index("loss"))
+    for name, place in (("ratio_peak", "peak"), ("ratio_kl", "kl_mean")):
+        rows = betas.ratios[betas.ratios["at"] == place].set_index("loss")
+        for suffix in ("", "_low", "_high"):
+            for loss in ("squared", "mine:cubic"):
+                assert table.loc[loss, name + suffix] == rows.loc[loss, f"ratio{suffix}"]
+    assert table.loc["squared", ["ratio_local", "ratio_global"]].tolist() == [0.5, 0.6]
+    assert table.loc["mine:cubic", ["ratio_local", "ratio_global"]].isna().all()  # no theory of a user's loss
+    assert table.loc["logistic", ["ratio_peak", "ratio_kl"]].isna().all()
+
+
+def test_optimal_beta_table_without_the_baseline(draws):
+    table = optimal_beta_table(find_optimal_betas(draws, baseline="savage", predictions=PREDICTIONS))
+    assert table["loss"].tolist() == list(STRENGTH)
+    assert table["peak_beta"].notna().any()
+    assert table[["ratio_peak", "ratio_kl", "ratio_local", "ratio_global"]].isna().all(axis=None)
+
+
+def test_frontier_table(draws):
+    frontiers = fit_frontiers(draws, budgets=(10.0, 0.5, 5000.0))
+    table = frontier_table(frontiers).set_index("loss")
+    assert table.index.tolist() == list(STRENGTH)
+    budgets = frontiers.budgets.set_index(["loss", "kl"])
+    for loss in STRENGTH:
+        for kl in (0.5, 10.0):
+            for suffix in ("", "_low", "_high"):
+                assert table.loc[loss, f"gold_at_{kl:g}{suffix}"] == budgets.loc[(loss, kl), f"gold{suffix}"]
+    assert table["gold_at_5000"].isna().all()
+    areas = frontiers.areas.set_index("loss")
+    assert (table["common_kl"] == frontiers.common_kl).all()
+    for name in ("mean_gold", "mean_gold_low", "mean_gold_high", "kind"):
+        assert table[name].tolist() == areas.loc[table.index, name].tolist()
+    assert list(table.columns[:3]) == ["gold_at_0.5", "gold_at_0.5_low", "gold_at_0.5_high"]
