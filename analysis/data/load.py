@@ -14,7 +14,7 @@ import pandas as pd
 from analysis.data.sweep import PLAN_KEYS, STATE_COLUMNS, RefusedSweep, Sweep, further_keys, key_names
 from bench import records
 
-# What makes gold rewards and KLs comparable: one value of each in everything that is analysed together.
+# What makes gold rewards and KLs comparable: one value of each in everything that is analyzed together.
 SHARED_KEYS = ("world", "gold_model", "reference", "preferences")
 _record_values = itemgetter(*records.RECORD_KEYS)
 
@@ -25,7 +25,7 @@ def load_sweep(path: Path | str, only: Mapping[str, Any] | None = None) -> Sweep
     Args:
         path: ``runs/<sweep>``.
         only: values of plan keys that select cells before anything is checked, for sweeps that vary what cannot be
-            compared (another world, another labelling).
+            compared (another world, another labeling).
     Raises:
         RefusedSweep: not a sweep's directory; no finished cell; finished cells without step 0, without their last
             step or with a step twice; records of several worlds, gold models, references or preference data.
@@ -42,7 +42,7 @@ def load_sweep(path: Path | str, only: Mapping[str, Any] | None = None) -> Sweep
     if done.empty:
         counts = cells["state"].value_counts().to_dict()
         raise RefusedSweep(
-            f"{path}: no finished cell to analyse; the {len(cells)} planned cells are {counts or 'none'}"
+            f"{path}: no finished cell to analyze; the {len(cells)} planned cells are {counts or 'none'}"
         )
     checkpoints = _read_checkpoints(path, done, further_keys(plan))
     for key in SHARED_KEYS:

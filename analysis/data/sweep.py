@@ -16,14 +16,14 @@ import pyarrow.parquet as pq
 from bench import records
 
 # What may differ between cells of one analysis; anything else that a sweep varies is a *setting*.
-ANALYSED_KEYS = ("loss", "beta", "seed")
-PLAN_KEYS = ("cell", "config", *ANALYSED_KEYS, "lr")
+ANALYZED_KEYS = ("loss", "beta", "seed")
+PLAN_KEYS = ("cell", "config", *ANALYZED_KEYS, "lr")
 STATE_COLUMNS = ("state", "error", "attempts", "steps_done", "steps_total")
 _READERS = 4
 
 
 class RefusedSweep(ValueError):
-    """The records cannot be analysed together: says what is wrong and what to do."""
+    """The records cannot be analyzed together: says what is wrong and what to do."""
 
 
 @dataclass(frozen=True)
@@ -174,7 +174,7 @@ def further_keys(plan: Mapping[str, Any]) -> list[str]:
 
 def key_names(plan: Mapping[str, Any]) -> str:
     """Keys of the plan that cells can be selected by, for messages."""
-    return ", ".join([*ANALYSED_KEYS, "lr", *further_keys(plan)])
+    return ", ".join([*ANALYZED_KEYS, "lr", *further_keys(plan)])
 
 
 def _read_samples(path: Path, columns: list[str]) -> pa.Table:

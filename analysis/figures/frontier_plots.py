@@ -1,7 +1,7 @@
 """Gold against KL, drawn by matplotlib: one function per plot.
 
 Every function takes estimates with intervals (frames of the statistics modules), draws on `ax` (a new one by
-default) and returns it; nothing is saved and no global state is touched. Colours and markers: `analysis.figures.style`.
+default) and returns it; nothing is saved and no global state is touched. Colors and markers: `analysis.figures.style`.
 """
 
 from itertools import cycle
@@ -18,7 +18,7 @@ from matplotlib.ticker import NullLocator
 from analysis.figures.style import LossStyle, loss_styles
 from analysis.statistics.best_of_n import Ceiling
 from analysis.statistics.frontier import Frontiers
-from analysis.statistics.overoptimization import Overoptimisation
+from analysis.statistics.overoptimization import Overoptimization
 
 KL_LABEL = "KL(π‖π_ref) (nats per sequence)"
 GOLD_LABEL = "gold reward (SD of π_ref)"
@@ -38,7 +38,7 @@ def frontier(
 
     Args:
         ceiling: best-of-n and the KL-constrained optimum; left out when None.
-        highlight: draw this loss in full and the others as grey lines; all in full by default.
+        highlight: draw this loss in full and the others as gray lines; all in full by default.
         checkpoints: `analysis.data.sweep.Sweep.checkpoints`, to show every seed by itself (filled, open and pale
             markers in turn); by default checkpoints are averaged over seeds.
     """
@@ -91,7 +91,7 @@ def _markers_by_seed(ax: Axes, checkpoints: pd.DataFrame, style: LossStyle) -> N
 
 
 def draw_ceiling(ax: Axes, ceiling: Ceiling, *, label: bool) -> None:
-    """Best-of-n and the trusted part of the KL-constrained optimum as grey lines, named at their ends."""
+    """Best-of-n and the trusted part of the KL-constrained optimum as gray lines, named at their ends."""
     trusted = ceiling.tilted[ceiling.tilted["trusted"]].sort_values("kl")
     lines = (("KL-constrained optimum", trusted, (0, (5, 2)), "bottom"),
              ("best of n", ceiling.best_of_n, (0, (1, 1.5)), "top"))  # fmt: skip
@@ -170,7 +170,7 @@ def frontier_differences(pairwise: pd.DataFrame, margin: float, kl: float, *, ax
     return ax
 
 
-def overoptimisation(fits: Overoptimisation, frontiers: Frontiers, *, ax: Axes | None = None) -> Axes:
+def overoptimization(fits: Overoptimization, frontiers: Frontiers, *, ax: Axes | None = None) -> Axes:
     """The chosen form of every loss against KL, with each peak inside the data and its interval along KL."""
     ax = ax or Figure(layout="constrained").add_subplot()
     chosen = fits.curves[fits.curves["chosen"].astype(bool)]
@@ -193,7 +193,7 @@ def overoptimisation(fits: Overoptimisation, frontiers: Frontiers, *, ax: Axes |
     return ax
 
 
-def regularisation(checkpoints: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
+def regularization(checkpoints: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     """KL against the μ-weighted squared loss E[ρ²] of held-out pairs, one point per checkpoint after step 0.
 
     Args:

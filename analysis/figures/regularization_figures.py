@@ -67,7 +67,7 @@ def loss_shapes_figure() -> ReportFigure:
     shared_legend(figure)
     caption = (
         "The six losses and their derivatives against the margin z = βρ. Near 0 all fall; what differs is the "
-        "curvature there, which regularises, and the tails: hinge and truncated quadratic are flat past 1, squared "
+        "curvature there, which regularizes, and the tails: hinge and truncated quadratic are flat past 1, squared "
         "rises again, savage alone is bounded on the left and not convex (z < −ln 2)."
     )
     return ReportFigure("loss_shapes", "The six losses", caption, figure, loss_facts())
@@ -79,8 +79,8 @@ def taylor_ranges_figure() -> ReportFigure:
     figure = Figure(figsize=(COLUMN_WIDTH * 1.4, 2.0), layout="constrained")
     regularization_plots.taylor_ranges(ranges, ax=figure.add_subplot())
     caption = (
-        f"Margins for which constant + preference + regularisation term give f(z) within {_PERCENT} of its change from "
-        "f(0). Arrows: no end. Once typical margins leave a loss's bar, its local regularisation strength no longer "
+        f"Margins for which constant + preference + regularization term give f(z) within {_PERCENT} of its change from "
+        "f(0). Arrows: no end. Once typical margins leave a loss's bar, its local regularization strength no longer "
         "describes it."
     )
     return ReportFigure("taylor_ranges", "Range of the Taylor split", caption, figure, ranges)
@@ -105,7 +105,7 @@ def gradient_identity_figure() -> ReportFigure:
 
 
 def descent_figure(setting: Descent, name: str, title: str, what_to_see: str) -> ReportFigure:
-    """Squared loss and KL side by side while the former is minimised."""
+    """Squared loss and KL side by side while the former is minimized."""
     runs = on_and_off_policy(setting)
     figure = Figure(figsize=(TEXT_WIDTH * 0.8, 2.5), layout="constrained")
     for ax, quantity in zip(figure.subplots(1, 2), ("squared_loss", "kl"), strict=True):
@@ -152,7 +152,7 @@ def taylor_terms_figure(sweep: Sweep) -> ReportFigure:
     shared_legend(figure)
     caption = (
         f"Loss on held-out pairs along training at β = {beta:g}, averaged over seeds, beside the sums of the Taylor "
-        "split's terms. Where the two dashed lines part, curvature regularises; where the exact loss leaves them, the "
+        "split's terms. Where the two dashed lines part, curvature regularizes; where the exact loss leaves them, the "
         "split has ceased to hold."
     )
     return ReportFigure("taylor_terms", "Terms of the Taylor split", caption, figure, chosen)
@@ -161,7 +161,7 @@ def taylor_terms_figure(sweep: Sweep) -> ReportFigure:
 def squared_loss_figure(sweep: Sweep) -> ReportFigure:
     """Claim C4 on records."""
     figure = Figure(figsize=(COLUMN_WIDTH * 1.4, 3.2), layout="constrained")
-    frontier_plots.regularisation(sweep.checkpoints, ax=figure.add_subplot())
+    frontier_plots.regularization(sweep.checkpoints, ax=figure.add_subplot())
     shared_legend(figure)
     orders = compare_orders(sweep)
     every = orders.pairs.set_index("pairs").loc["all"]

@@ -89,7 +89,7 @@ def taylor_terms(cell: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     two, three = by_step["constant"] + by_step["preference"], by_step.iloc[:, :3].sum(axis=1)
     ax.plot(by_step.index, by_step["constant"], ":", color=REFERENCE_COLOR, label="constant")
     ax.plot(by_step.index, two, "--", color="#408cc2", label="+ preference")
-    ax.plot(by_step.index, three, "-.", color="#7e1847", label="+ regularisation")
+    ax.plot(by_step.index, three, "-.", color="#7e1847", label="+ regularization")
     ax.plot(by_step.index, by_step["exact"], "o-", color="#22262c", label="exact E f(βρ)")
     ax.set_xlabel("training step")
     ax.set_ylabel("loss on held-out pairs")
@@ -117,7 +117,7 @@ def gradient_identity(gradients: pd.DataFrame, *, ax: Axes | None = None) -> Axe
 
 
 def descent(runs: pd.DataFrame, quantity: str, *, ax: Axes | None = None) -> Axes:
-    """The squared loss or KL while the squared loss alone is minimised, on-policy and off-policy.
+    """The squared loss or KL while the squared loss alone is minimized, on-policy and off-policy.
 
     Args:
         runs: `analysis.theory.regularization.on_and_off_policy`.

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 
 from analysis.figures import beta_plots, frontier_plots
 from analysis.figures.style import COLUMN_WIDTH, TEXT_WIDTH, loss_styles, publication
-from analysis.statistics.analyse import Analysis
+from analysis.statistics.analyze import Analysis
 from analysis.statistics.wording import interval_words
 
 FORMATS = ("png", "svg", "pdf")
@@ -72,14 +72,14 @@ def frontier_figure(analysis: Analysis) -> ReportFigure:
         f"Gold reward against KL to the reference. Lines: {_lower_first(frontiers.smoother).rstrip('.')}. "
         f"Bands: {interval_words(frontiers.curves['kind'])}; they may leave the plot. Markers: trained policies "
         f"(pale: checkpoints on the way), in the static figure averaged over seeds. "
-        f"Grey: what π_ref's own samples allow; KL is not comparable across kinds of optimisation."
+        f"Gray: what π_ref's own samples allow; KL is not comparable across kinds of optimization."
     )
     return ReportFigure("frontier", "Frontiers", caption, figure, frontiers.curves)
 
 
 @publication()
 def frontier_by_loss_figure(analysis: Analysis) -> ReportFigure:
-    """One panel per loss, the others in grey."""
+    """One panel per loss, the others in gray."""
     frontiers = analysis.frontiers
     styles = loss_styles(frontiers.curves["loss"])
     columns = min(3, len(styles))
@@ -94,7 +94,7 @@ def frontier_by_loss_figure(analysis: Analysis) -> ReportFigure:
     for ax in axes.flat[len(styles) :]:
         ax.set_visible(False)
     caption = (
-        f"The same frontiers one loss at a time; grey solid lines: the other losses. "
+        f"The same frontiers one loss at a time; gray solid lines: the other losses. "
         f"Markers: {which}, seeds filled, open and tinted in turn; pale: checkpoints on the way. "
         f"Bands: {interval_words(frontiers.curves['kind'])}."
     )
@@ -154,32 +154,32 @@ def ratios_figure(analysis: Analysis) -> ReportFigure | None:
 
 
 @publication()
-def overoptimisation_figure(analysis: Analysis) -> ReportFigure:
+def overoptimization_figure(analysis: Analysis) -> ReportFigure:
     """Chosen form and peak of every loss."""
-    fits = analysis.overoptimisation
+    fits = analysis.overoptimization
     figure = Figure(figsize=(TEXT_WIDTH, 3.2), layout="constrained")
-    frontier_plots.overoptimisation(fits, analysis.frontiers, ax=figure.add_subplot())
+    frontier_plots.overoptimization(fits, analysis.frontiers, ax=figure.add_subplot())
     shared_legend(figure)
     caption = (
         f"Gold reward against KL with the form that predicts held-out checkpoints best. Outlined markers: peaks inside "
         f"the data. Bars: {interval_words(fits.peaks['kind'])}."
     )
-    return ReportFigure("overoptimisation", "Over-optimisation", caption, figure, fits.curves)
+    return ReportFigure("overoptimization", "Over-optimization", caption, figure, fits.curves)
 
 
 @publication()
-def regularisation_figure(analysis: Analysis) -> ReportFigure:
+def regularization_figure(analysis: Analysis) -> ReportFigure:
     """E[ρ²] against KL."""
     checkpoints, which = _drawn(analysis)
     figure = Figure(figsize=(COLUMN_WIDTH * 1.3, 3.2), layout="constrained")
-    frontier_plots.regularisation(checkpoints, ax=figure.add_subplot())
+    frontier_plots.regularization(checkpoints, ax=figure.add_subplot())
     shared_legend(figure)
     caption = (
-        f"KL against the μ-weighted squared loss, the offline regulariser; {which} after step 0, single measurements "
+        f"KL against the μ-weighted squared loss, the offline regularizer; {which} after step 0, single measurements "
         "without intervals. Several KLs at one E[ρ²] show that the one does not fix the other."
     )
     keys = ["loss", "beta", "seed", "step", "rho_sq_mean", "kl", "kl_se"]
-    return ReportFigure("regularisation", "Regularisation", caption, figure, analysis.sweep.checkpoints[keys])
+    return ReportFigure("regularization", "Regularization", caption, figure, analysis.sweep.checkpoints[keys])
 
 
 @publication()
@@ -200,7 +200,7 @@ def health_figure(analysis: Analysis) -> ReportFigure:
 
 BUILDERS: tuple[Callable[[Analysis], ReportFigure | None], ...] = (
     frontier_figure, frontier_by_loss_figure, differences_figure, beta_figure, ratios_figure,
-    overoptimisation_figure, regularisation_figure, health_figure,
+    overoptimization_figure, regularization_figure, health_figure,
 )  # fmt: skip
 
 

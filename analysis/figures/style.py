@@ -1,8 +1,8 @@
-"""One colour and marker per loss in every figure, and the settings of publication figures.
+"""One color and marker per loss in every figure, and the settings of publication figures.
 
-The colours were chosen so that any two stay apart under the three common colour-vision deficiencies (at least
-0.12 in OKLab) and in greyscale (at least 0.06 in lightness); `tests/analysis/test_style.py` measures both.
-Markers repeat the distinction, so that no reader depends on colour.
+The colors were chosen so that any two stay apart under the three common color-vision deficiencies (at least
+0.12 in OKLab) and in grayscale (at least 0.06 in lightness); `tests/analysis/test_style.py` measures both.
+Markers repeat the distinction, so that no reader depends on color.
 """
 
 from collections.abc import Iterable, Iterator
@@ -22,7 +22,7 @@ class TooManyLosses(ValueError):
 
 @dataclass(frozen=True)
 class LossStyle:
-    """How one loss looks: hex colours for a light and a dark page, marker names for matplotlib and plotly."""
+    """How one loss looks: hex colors for a light and a dark page, marker names for matplotlib and plotly."""
 
     label: str
     color: str

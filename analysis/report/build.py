@@ -12,13 +12,13 @@ from pathlib import Path
 
 from analysis.data.sweep import Sweep
 from analysis.figures.report_figures import ReportFigure, report_figures, save_figure
-from analysis.report.csv_tables import csv_tables
+from analysis.report.frames import csv_frames
 from analysis.report.notebook_runs import execute_notebooks
 from analysis.report.page import GENERATOR, render_page
 from analysis.report.sources import SOURCES_FILE
-from analysis.statistics.analyse import Analysis
+from analysis.statistics.analyze import Analysis
 from analysis.statistics.claims import write_claims
-from analysis.statistics.views import analyse_views
+from analysis.statistics.views import analyze_views
 
 PAGE = "index.html"
 
@@ -36,17 +36,17 @@ def build_report(
     notebooks: bool = True,
     sources: str = "",
 ) -> Path:
-    """Analyse sweeps and write the report; returns the page's path.
+    """Analyze sweeps and write the report; returns the page's path.
 
     Args:
         sweeps: the first is the main one; every setting (learning rate, ...) of each becomes a view of its own.
         output: directory to create or, if it holds an earlier report, to replace.
         seed: of the resampling; the same seed gives the same report.
-        ends_only: see `analysis.statistics.analyse.analyse`; the notebooks do as by default.
+        ends_only: see `analysis.statistics.analyze.analyze`; the notebooks do as by default.
         notebooks: also execute the notebooks on the first sweep.
         sources: digest of what the sweeps were read from, kept beside the page.
     Raises:
-        RefusedSweep, TooManyLosses: sweeps that cannot be analysed or drawn.
+        RefusedSweep, TooManyLosses: sweeps that cannot be analyzed or drawn.
         RefusedOutput: `output` exists and is not a report.
         CellExecutionError: a notebook failed.
     """
@@ -57,7 +57,7 @@ def build_report(
         draft.mkdir()
         with ThreadPoolExecutor(1) as pool:
             executed = pool.submit(execute_notebooks, sweeps[0].path, draft) if notebooks else None
-            views = analyse_views(sweeps, seed=seed, ends_only=ends_only)
+            views = analyze_views(sweeps, seed=seed, ends_only=ends_only)
             _write_views(views, draft, executed)
         (draft / SOURCES_FILE).write_text(f"{sources}\n", encoding="utf-8")
         _replace(output, draft, Path(scratch) / "replaced")
@@ -75,7 +75,7 @@ def _write_views(views: Mapping[str, Analysis], draft: Path, executed: Future | 
         figures[title] = {figure.name: figure for figure in report_figures(analysis)}
         for figure in figures[title].values():
             save_figure(figure, folder / "figures")
-        for name, frame in csv_tables(analysis).items():
+        for name, frame in csv_frames(analysis).items():
             frame.to_csv(folder / "tables" / f"{name}.csv", index=False)
         write_claims(analysis.claims, folder / "claims.json")
     downloads = [

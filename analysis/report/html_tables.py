@@ -9,7 +9,8 @@ import pandas as pd
 
 from analysis.data.sweep import Sweep
 from analysis.figures.style import loss_styles
-from analysis.statistics.analyse import Analysis
+from analysis.report.frames import cell_frame
+from analysis.statistics.analyze import Analysis
 from analysis.statistics.overoptimization import FORMS
 from analysis.statistics.wording import interval_text, interval_words, number_text
 
@@ -137,7 +138,7 @@ def ratio_table(analysis: Analysis) -> HtmlTable:
 
 def peak_table(analysis: Analysis) -> HtmlTable:
     """Where gold peaks along KL and how far it falls after that, per loss."""
-    peaks, labels = analysis.overoptimisation.peaks, _labels(analysis)
+    peaks, labels = analysis.overoptimization.peaks, _labels(analysis)
     rows = [
         (labels[row.loss], FORMS.get(row.form, "–"), interval_text(row, "kl_peak"),
          interval_text(row, "gold_peak", 2), number_text(row.kl_max), interval_text(row, "drop", 2), _words(row.note))
@@ -154,8 +155,7 @@ def peak_table(analysis: Analysis) -> HtmlTable:
 
 def cell_table(sweep: Sweep) -> HtmlTable:
     """State of every planned cell, unfinished ones first, with the last measurements of the finished."""
-    final = sweep.final.set_index("cell")[["kl", "kl_se", "gold", "gold_se", "win_rate"]]
-    cells = sweep.cells.join(final, on="cell")
+    cells = cell_frame(sweep)
     cells = pd.concat([cells[cells["state"] != "done"], cells[cells["state"] == "done"]])
     rows = []
     for row in cells.head(MAX_CELL_ROWS).itertuples():

@@ -13,7 +13,7 @@ import pandas as pd
 
 from analysis.data.sample_texts import HOVER_PROMPTS, ShownTexts, TextPool, collect_texts, evenly_spaced
 from analysis.figures.style import loss_styles
-from analysis.statistics.analyse import Analysis
+from analysis.statistics.analyze import Analysis
 from analysis.statistics.best_of_n import Ceiling
 
 MAX_POINTS = 6000  # checkpoints drawn; a browser redraws this many markers in well under a second
@@ -118,12 +118,12 @@ def _reference_lines(ceiling: Ceiling) -> list[dict[str, Any]]:
 
 
 def _fits(analysis: Analysis, index: dict[str, int]) -> dict[int, dict[str, Any]]:
-    curves = analysis.overoptimisation.curves
+    curves = analysis.overoptimization.curves
     return _by_loss(curves[curves["chosen"].astype(bool)], index, ("kl", "gold"))
 
 
 def _peaks(analysis: Analysis, index: dict[str, int]) -> dict[int, dict[str, Any]]:
-    peaks = analysis.overoptimisation.peaks
+    peaks = analysis.overoptimization.peaks
     columns = ["kl_peak", "kl_peak_low", "kl_peak_high", "gold_peak"]
     return {index[row["loss"]]: _record(row, columns) for _, row in peaks[peaks["inside"].astype(bool)].iterrows()}
 

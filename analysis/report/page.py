@@ -15,7 +15,7 @@ from analysis.figures.style import loss_styles
 from analysis.report import html_tables
 from analysis.report.html_tables import Column, HtmlTable
 from analysis.report.interactive import page_data, to_script_json
-from analysis.statistics.analyse import Analysis
+from analysis.statistics.analyze import Analysis
 from analysis.statistics.claims import Claim
 from analysis.statistics.comparison import differing_scales, matched_differences
 from analysis.statistics.wording import interval_text, interval_words
@@ -26,7 +26,7 @@ _SCRIPTS = ("core.js", "points.js", "frontier.js", "panels.js", "samples.js", "m
 _CLAIM_NAMES = {
     "C1": "similar frontiers",
     "C2": "optimal β differs",
-    "C3": "over-optimisation",
+    "C3": "over-optimization",
     "C4": "E[ρ²] is not KL",
 }
 _VERDICT_SYMBOLS = {"supported": "✓", "not supported": "✗", "inconclusive": "?"}
@@ -75,7 +75,7 @@ def render_page(
     comparison = _comparison(views)
     sections = [
         ("frontier", "Frontiers"), ("equal-kl", "Equal KL"), ("optimal-beta", "Optimal β"),
-        ("overoptimisation", "Over-optimisation"), ("regularisation", "Regularisation"), ("health", "Health"),
+        ("overoptimization", "Over-optimization"), ("regularization", "Regularization"), ("health", "Health"),
         ("samples", "Samples"), *([("comparison", "Side by side")] if comparison else []), ("cells", "Cells"),
         ("provenance", "Provenance"),
     ]  # fmt: skip

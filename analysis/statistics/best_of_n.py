@@ -133,7 +133,7 @@ class Tilted:
 
 
 def tilt(pool: np.ndarray, temperature: float) -> Tilted:
-    """Self-normalised estimates of the KL-constrained optimum, with the jackknife's bias correction.
+    """Self-normalized estimates of the KL-constrained optimum, with the jackknife's bias correction.
 
     With weights w ∝ exp(gold / temperature) over N samples of π_ref: gold = Σ w·gold, KL = Σ w·gold / temperature −
     ln mean exp(gold / temperature). Both have a bias of order 1/N, which N·T − (N − 1)·mean(T without one sample)

@@ -1,6 +1,6 @@
 """Fits of final gold and final KL in log β, in every version of the table.
 
-Peak: a penalised cubic spline of gold in log β whose penalty shrinks towards a parabola. β at a given KL: log KL made
+Peak: a penalized cubic spline of gold in log β whose penalty shrinks towards a parabola. β at a given KL: log KL made
 monotone in log β (isotonic regression) and interpolated linearly.
 """
 
@@ -87,7 +87,7 @@ def fit_peak(grid: BetaGrid, penalty: float) -> BetaPeak:
 
 
 def _refine(points: np.ndarray, curve: np.ndarray, best: np.ndarray) -> np.ndarray:
-    """Vertex of the parabola through the highest point and its neighbours; an end point stays."""
+    """Vertex of the parabola through the highest point and its neighbors; an end point stays."""
     inner = np.clip(best, 1, len(points) - 2)
     rows = np.arange(len(curve))
     left, middle, right = (curve[rows, inner + step] for step in (-1, 0, 1))

@@ -28,7 +28,7 @@ import pandas as pd
 from analysis.statistics.discordance import Discordance
 from analysis.statistics.frontier import DIFFERENT, EQUIVALENT, Frontiers
 from analysis.statistics.optimal_beta import OptimalBetas
-from analysis.statistics.overoptimization import Overoptimisation
+from analysis.statistics.overoptimization import Overoptimization
 from bench.records import write_json
 
 STATEMENTS = {
@@ -71,13 +71,13 @@ class Claim:
 
 
 def assess_claims(
-    frontiers: Frontiers, betas: OptimalBetas, overoptimisation: Overoptimisation, discordance: Discordance
+    frontiers: Frontiers, betas: OptimalBetas, overoptimization: Overoptimization, discordance: Discordance
 ) -> tuple[Claim, ...]:
     """Verdicts on C1 to C4, in this order."""
     return (
         _same_frontier(frontiers),
         _optimal_beta_moves(betas),
-        _rises_and_falls(overoptimisation),
+        _rises_and_falls(overoptimization),
         _squared_loss_is_not_kl(discordance),
     )
 
@@ -172,8 +172,8 @@ def _versus_baseline(betas: OptimalBetas) -> pd.DataFrame:
     )
 
 
-def _rises_and_falls(overoptimisation: Overoptimisation) -> Claim:
-    peaks = overoptimisation.peaks
+def _rises_and_falls(overoptimization: Overoptimization) -> Claim:
+    peaks = overoptimization.peaks
     quantity = "smallest drop in gold from a loss's peak to the end of its data, SD"
     falls = peaks["drop_low"] > 0
     reach = peaks.loc[falls, "kl_peak"].max() if falls.any() else 0.0

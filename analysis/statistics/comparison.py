@@ -12,7 +12,7 @@ sweeps share evaluation prompts or seeds, the interval is wider than need be, no
 import numpy as np
 import pandas as pd
 
-from analysis.statistics.analyse import Analysis
+from analysis.statistics.analyze import Analysis
 
 # What sets the scale of gold and KL; the preference data may well be what two sweeps differ in.
 _SCALE_KEYS = ("world", "gold_model", "reference")

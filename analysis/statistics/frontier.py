@@ -1,9 +1,9 @@
 """Gold reward as a function of KL: curves, budgets, areas, Pareto sets and differences between losses.
 
-The smoother is a penalised cubic spline in √KL over the checkpoints of all β and seeds of a loss: √KL because gold
+The smoother is a penalized cubic spline in √KL over the checkpoints of all β and seeds of a loss: √KL because gold
 starts out linear in it (Gao et al. 2023, arXiv 2210.10760), a spline because a frontier may rise, peak and fall or
 not, and its second-order penalty because that shrinks towards a straight line, which has no peak of its own. The
-penalty is the same for all losses and minimises the error on checkpoints of a β that the fit has not seen.
+penalty is the same for all losses and minimizes the error on checkpoints of a β that the fit has not seen.
 """
 
 from collections.abc import Mapping
@@ -123,7 +123,7 @@ def fit_frontiers(
         smoothed,
         common_kl,
         margin,
-        f"penalised cubic spline in √KL over {'the last' if ends_only else 'all'} checkpoints of a loss; "
+        f"penalized cubic spline in √KL over {'the last' if ends_only else 'all'} checkpoints of a loss; "
         f"penalty {penalty:.1e} chosen on left-out β",
         tuple(warnings),
     )

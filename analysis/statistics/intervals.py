@@ -111,7 +111,7 @@ def compare_all(
     Seeds are blocks of a two-way layout without replication: a seed's effect that all losses share cancels, and what
     remains is pooled over losses, which gives (L − 1)(S − 1) degrees of freedom where one loss alone has S − 1
     (Tukey's method; it takes the remaining variance as equal between losses). The critical value is that of
-    the studentised range, which is the distribution of the largest |t| over pairs.
+    the studentized range, which is the distribution of the largest |t| over pairs.
 
     Args:
         values: [R, L] one statistic per loss in every version of the table.

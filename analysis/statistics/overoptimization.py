@@ -21,7 +21,7 @@ _CURVE_POINTS = 80
 
 
 @dataclass(frozen=True)
-class Overoptimisation:
+class Overoptimization:
     """Fits of gold against d = √KL, per loss.
 
     Attributes:
@@ -33,7 +33,7 @@ class Overoptimisation:
             gold_peak_high, kl_max, inside, drop, drop_low, drop_high, drop_se, kind, note``; of the chosen form, NaN
             and a note ("no peak inside the data") where it has none up to kl_max. drop is gold at the peak of the
             smoothed frontier minus gold at kl_max, the peak located without the seed on which it is measured (with
-            one seed: on the same data, which favours a positive drop).
+            one seed: on the same data, which favors a positive drop).
         warnings: sentences.
     """
 
@@ -43,7 +43,7 @@ class Overoptimisation:
     warnings: tuple[str, ...]
 
 
-def fit_overoptimisation(draws: Draws, smoothed: Mapping[str, SmoothedFrontier]) -> Overoptimisation:
+def fit_overoptimization(draws: Draws, smoothed: Mapping[str, SmoothedFrontier]) -> Overoptimization:
     """Fit the forms to every loss and say where gold peaks.
 
     Args:
@@ -70,7 +70,7 @@ def fit_overoptimisation(draws: Draws, smoothed: Mapping[str, SmoothedFrontier])
         peaks.append(_peak_row(loss, chosen, parameters, smoothed[loss]))
     table = pd.DataFrame(peaks)
     warnings = [f"{row.loss}: {row.note}" for row in table.itertuples() if row.note and row.note != NO_PEAK]
-    return Overoptimisation(pd.DataFrame(fits), pd.concat(curves, ignore_index=True), table, tuple(warnings))
+    return Overoptimization(pd.DataFrame(fits), pd.concat(curves, ignore_index=True), table, tuple(warnings))
 
 
 def _precision(gold_se: np.ndarray) -> np.ndarray:

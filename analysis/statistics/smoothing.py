@@ -1,6 +1,6 @@
-"""Penalised regression splines, fitted to all replicates at once.
+"""Penalized regression splines, fitted to all replicates at once.
 
-Cubic B-splines on equal segments with a difference penalty on neighbouring coefficients (P-splines; Eilers & Marx
+Cubic B-splines on equal segments with a difference penalty on neighboring coefficients (P-splines; Eilers & Marx
 1996, Statistical Science 11). Chosen because the fit is linear in the response, needs no shape assumption (a
 frontier may rise, peak and fall, or not), bridges gaps in x smoothly, and is fast enough to refit per replicate.
 """

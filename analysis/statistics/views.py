@@ -1,20 +1,20 @@
-"""A view is what can be analysed as one: a sweep at one setting."""
+"""A view is what can be analyzed as one: a sweep at one setting."""
 
 from collections.abc import Sequence
 
 import numpy as np
 
 from analysis.data.sweep import Sweep
-from analysis.statistics.analyse import Analysis, analyse
+from analysis.statistics.analyze import Analysis, analyze
 from analysis.theory.losses import predicted_beta_ratios
 
 
-def analyse_views(sweeps: Sequence[Sweep], *, seed: int = 0, ends_only: bool = True) -> dict[str, Analysis]:
+def analyze_views(sweeps: Sequence[Sweep], *, seed: int = 0, ends_only: bool = True) -> dict[str, Analysis]:
     """One analysis per sweep and setting (learning rate, ...), by a title that tells them apart.
 
     Args:
         seed: of the resampling, the same for every view.
-        ends_only: see `analysis.statistics.analyse.analyse`.
+        ends_only: see `analysis.statistics.analyze.analyze`.
     Raises:
         analysis.data.sweep.RefusedSweep: samples that contradict their records.
     """
@@ -26,5 +26,5 @@ def analyse_views(sweeps: Sequence[Sweep], *, seed: int = 0, ends_only: bool = T
             title = ", ".join([name, *(f"{key} = {value}" for key, value in setting.items())])
             labels = part.label_probability
             predictions = None if labels is None else predicted_beta_ratios(labels)
-            views[title] = analyse(part, np.random.default_rng(seed), predictions=predictions, ends_only=ends_only)
+            views[title] = analyze(part, np.random.default_rng(seed), predictions=predictions, ends_only=ends_only)
     return views

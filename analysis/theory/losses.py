@@ -16,7 +16,7 @@ from scipy.special import expit, logit
 Array = NDArray[np.float64]
 ArrayFunction = Callable[[Array], Array]
 
-# Past this margin a population minimiser counts as infinite: logit p of the largest double below 1 is 36.7.
+# Past this margin a population minimizer counts as infinite: logit p of the largest double below 1 is 36.7.
 _UNBOUNDED = 50.0
 GRADIENT_SHARE = 0.1
 
@@ -28,9 +28,9 @@ class LossTheory:
     Attributes:
         value, slope, curvature: f, f', f''. At the kink z = 1 of ``hinge`` and ``truncated_quadratic`` slope and
             curvature are those from the right.
-        link: closed form of `population_minimiser`, label probability p ↦ βρ*; ±inf where there is none.
+        link: closed form of `population_minimizer`, label probability p ↦ βρ*; ±inf where there is none.
         convex_from: f'' ≥ 0 for every z at or above this, f'' < 0 below.
-        right_tail, left_tail: behaviour for z → +∞ and z → −∞.
+        right_tail, left_tail: behavior for z → +∞ and z → −∞.
     """
 
     name: str
@@ -44,7 +44,7 @@ class LossTheory:
 
     @property
     def local_strength(self) -> float:
-        """f''(0)/|f'(0)|: regularisation per unit of β near the reference (Tang et al. 2024, section 4)."""
+        """f''(0)/|f'(0)|: regularization per unit of β near the reference (Tang et al. 2024, section 4)."""
         zero = np.zeros(1)
         return float(self.curvature(zero)[0] / abs(self.slope(zero)[0]))
 
@@ -134,11 +134,11 @@ def settled_margin(theory: LossTheory, label_probability: ArrayLike, *, gradient
 
     A response preferred with probability p has the population risk p f(z) + (1 − p) f(−z). Returned is the z
     nearest 0, where training starts, at which the size of its slope has fallen to `gradient_share` of the size
-    at z = 0. With a share of 0 that is the population minimiser, the link; it is ±inf where no finite z is one.
+    at z = 0. With a share of 0 that is the population minimizer, the link; it is ±inf where no finite z is one.
 
     Args:
         label_probability: p in [0, 1], any shape.
-        gradient_share: in [0, 1); 0 for the minimiser itself.
+        gradient_share: in [0, 1); 0 for the minimizer itself.
     Returns:
         βρ, of p's shape, odd about p = 1/2.
     Raises:
@@ -168,7 +168,7 @@ def predicted_beta_ratios(
 ) -> pd.DataFrame:
     """By what factor β must move from `baseline` to each loss to give the same KL, by two arguments.
 
-    *Local* (Tang et al. 2024, section 4): near the reference the regulariser's weight relative to the preference
+    *Local* (Tang et al. 2024, section 4): near the reference the regularizer's weight relative to the preference
     term is β f''(0)/|f'(0)|, so equal weights need β ∝ |f'(0)|/f''(0). NaN for a loss without curvature at 0.
 
     *Global* (derived): at the population optimum a pair sits at ρ = link(p)/β, and to second order KL is

@@ -1,4 +1,4 @@
-"""The offline regulariser of GPO against KL, computed exactly (Tang et al. 2024, arXiv 2402.05749, section 4).
+"""The offline regularizer of GPO against KL, computed exactly (Tang et al. 2024, arXiv 2402.05749, section 4).
 
 The μ-weighted squared loss is E_{y₁, y₂ ~ μ}[½ρ²], ρ = u(y₁) − u(y₂), u = log π − log π_ref. Its gradient and that of
 KL(π‖π_ref) are written out for policies whose expectations are finite sums (a softmax over arms, a mixture of
@@ -95,20 +95,20 @@ class Regularization:
 
     Attributes:
         reference: parameters of π_ref, [parameters].
-        behaviour: density of μ at the family's points, [points]; None is on-policy, μ = π at every step, held
+        behavior: density of μ at the family's points, [points]; None is on-policy, μ = π at every step, held
             fixed when the loss is differentiated.
     """
 
     family: PolicyFamily
     reference: Array
-    behaviour: Array | None = None
+    behavior: Array | None = None
 
     def _parts(self, parameters: Array) -> tuple[Array, Array, Array]:
         """u, and the probabilities of the points under π and μ; each [points]."""
         log_policy = self.family.log_density(parameters)
         log_ratio = log_policy - self.family.log_density(self.reference)
         policy = np.exp(log_policy) * self.family.measure
-        mu = policy if self.behaviour is None else self.behaviour * self.family.measure
+        mu = policy if self.behavior is None else self.behavior * self.family.measure
         return log_ratio, policy, mu
 
     def kl(self, parameters: Array) -> float:
@@ -142,7 +142,7 @@ class Regularization:
 
 @dataclass(frozen=True)
 class Descent:
-    """A setting in which the squared loss alone is minimised by plain gradient descent.
+    """A setting in which the squared loss alone is minimized by plain gradient descent.
 
     Attributes:
         off_policy: the problem, with a fixed μ; on-policy pairs are the same with μ = π.
@@ -170,7 +170,7 @@ def gaussian_mixture() -> Descent:
 
 
 def descend(problem: Regularization, start: Array, *, learning_rate: float, steps: int) -> pd.DataFrame:
-    """Minimise the squared loss alone, tracking KL.
+    """Minimize the squared loss alone, tracking KL.
 
     Returns:
         One row per step, 0 to `steps`: step, squared_loss (nats²), kl (nats), and the cosine between the gradients
@@ -212,7 +212,7 @@ def compare_gradients(
 
 
 def _with_on_policy(off_policy: Regularization) -> dict[str, Regularization]:
-    return {"on-policy": replace(off_policy, behaviour=None), "off-policy": off_policy}
+    return {"on-policy": replace(off_policy, behavior=None), "off-policy": off_policy}
 
 
 def on_and_off_policy(setting: Descent) -> pd.DataFrame:

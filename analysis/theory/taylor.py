@@ -1,7 +1,7 @@
-"""The Taylor split behind "offline regularisation", and how far from the reference it holds.
+"""The Taylor split behind "offline regularization", and how far from the reference it holds.
 
-At ρ = 0, E f(βρ) = f(0) + β f'(0) E[ρ] + ½ β² f''(0) E[ρ²] + O(β³): a constant, a term that optimises preferences, and
-the μ-weighted squared loss, which regularises (Tang et al. 2024, arXiv 2402.05749, section 4). The error of the split
+At ρ = 0, E f(βρ) = f(0) + β f'(0) E[ρ] + ½ β² f''(0) E[ρ²] + O(β³): a constant, a term that optimizes preferences, and
+the μ-weighted squared loss, which regularizes (Tang et al. 2024, arXiv 2402.05749, section 4). The error of the split
 is measured here as a share of the change of the loss, |E f(βρ) − f(0)|: a share of the loss itself would be flattered
 by the constant. That measure, and the 10 % at which the split counts as holding, are ours.
 """

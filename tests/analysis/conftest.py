@@ -9,7 +9,7 @@ from synthetic_runs import Truth, cell_name, write_sweep
 from analysis.data.load import load_sweep
 from analysis.figures import report_figures
 from analysis.report.build import build_report
-from analysis.statistics.views import analyse_views
+from analysis.statistics.views import analyze_views
 from bench import records
 
 # Texts that would do something if the page took them for markup; every sample of a cell is one of them.
@@ -50,7 +50,7 @@ def hostile_sweep_dir(tmp_path_factory):
 @pytest.fixture(scope="session")
 def analysis(hostile_sweep_dir):
     """All statistics of the small sweep."""
-    (only,) = analyse_views([load_sweep(hostile_sweep_dir)]).values()
+    (only,) = analyze_views([load_sweep(hostile_sweep_dir)]).values()
     return only
 
 

@@ -46,7 +46,7 @@ function setTheme(dark) {
 // Plotly renders tags in hover labels; a user's own loss may have any name.
 const plain = (text) => text.replaceAll("&", "&amp;").replaceAll("<", "&lt;").replaceAll(">", "&gt;");
 
-// The colour of a loss with opacity, for bands.
+// The color of a loss with opacity, for bands.
 function faded(loss, opacity) {
   const value = parseInt(color(loss).slice(1), 16);
   return `rgba(${value >> 16}, ${(value >> 8) & 255}, ${value & 255}, ${opacity})`;

@@ -1,4 +1,4 @@
-// The other plots: gold and KL against β, over-optimisation, regularisation, health.
+// The other plots: gold and KL against β, over-optimization, regularization, health.
 function errorBar(value, low, high, extra) {
   return {
     type: "data", symmetric: false, thickness: 1, width: 0, ...extra,
@@ -47,7 +47,7 @@ function drawKlBeta() {
   draw("kl-beta-plot", traces, layout(logAxis("β"), logAxis("KL, nats per sequence")));
 }
 
-// Over-optimisation: the chosen form of every loss, its peak, and the checkpoints behind it.
+// Over-optimization: the chosen form of every loss, its peak, and the checkpoints behind it.
 function drawFits() {
   const traces = [];
   for (const loss of shownLosses()) {
@@ -66,7 +66,7 @@ const moved = (p, i) => p.kl[i] > 0 && p.rho_sq[i] > 0;
 const sqrtKl = (p, i) => Math.sqrt(Math.max(p.kl[i], 0));
 const fromZero = (title) => axis(title, { rangemode: "tozero" });
 const PANELS = {
-  "regularisation-plot": { keep: moved, x: (p, i) => p.rho_sq[i], y: kl, axes: () => [logAxis("E[ρ²] on held-out pairs, nats²"), logAxis("KL, nats per sequence")] },
+  "regularization-plot": { keep: moved, x: (p, i) => p.rho_sq[i], y: kl, axes: () => [logAxis("E[ρ²] on held-out pairs, nats²"), logAxis("KL, nats per sequence")] },
   "length-plot": { x: sqrtKl, y: (p, i) => p.response_tokens[i], axes: () => [sqrtKlAxis(), fromZero("tokens")] },
   "eos-plot": { x: sqrtKl, y: (p, i) => p.eos_rate[i], axes: () => [sqrtKlAxis(), fromZero("share of responses")] },
   "distinct-plot": { x: sqrtKl, y: (p, i) => p.distinct_2[i], axes: () => [sqrtKlAxis(), fromZero("share of bigrams")] },

@@ -102,17 +102,17 @@ def test_differences_are_drawn_with_their_names(analysis):
 
 
 @pytest.mark.parametrize("quantity", frontier_plots.HEALTH_LABELS)
-def test_health_and_regularisation_draw_every_checkpoint(analysis, quantity):
+def test_health_and_regularization_draw_every_checkpoint(analysis, quantity):
     checkpoints = analysis.sweep.checkpoints
     assert sum(len(line.get_xdata()) for line in frontier_plots.health(checkpoints, quantity).lines) == len(checkpoints)
     moved = checkpoints.query("step > 0")
-    assert sum(len(line.get_xdata()) for line in frontier_plots.regularisation(checkpoints).lines) == len(moved)
+    assert sum(len(line.get_xdata()) for line in frontier_plots.regularization(checkpoints).lines) == len(moved)
 
 
 def test_plotting_leaves_no_trace(analysis):
     settings, open_figures = dict(mpl.rcParams), plt.get_fignums()
     ax = Figure().add_subplot()
-    assert frontier_plots.overoptimisation(analysis.overoptimisation, analysis.frontiers, ax=ax) is ax
+    assert frontier_plots.overoptimization(analysis.overoptimization, analysis.frontiers, ax=ax) is ax
     frontier_plots.frontier(analysis.frontiers, analysis.ceiling)
     report_figures.report_figures(analysis)
     assert dict(mpl.rcParams) == settings
@@ -123,7 +123,7 @@ def test_report_figures_name_their_intervals(analysis):
     made = report_figures.report_figures(analysis)
     assert [figure.name for figure in made] == [
         "frontier", "frontier_by_loss", "frontier_differences", "gold_and_kl_against_beta", "beta_ratios",
-        "overoptimisation", "regularisation", "health",
+        "overoptimization", "regularization", "health",
     ]  # fmt: skip
     for figure in made:
         kinds = figure.data["kind"].dropna().unique() if "kind" in figure.data else []

@@ -1,4 +1,4 @@
-"""Losses must be told apart by readers with any common colour vision, and in greyscale print."""
+"""Losses must be told apart by readers with any common color vision, and in grayscale print."""
 
 from itertools import combinations
 

@@ -128,9 +128,9 @@ def test_a_loss_is_isolated_by_the_legend_and_by_a_click_on_a_point(open_report)
     button.click()
     assert set(traces(page)) == {"hinge"}
     assert button.get_attribute("aria-pressed") == "true"
-    page.locator("#regularisation-plot").scroll_into_view_if_needed()
-    page.wait_for_selector("#regularisation-plot .main-svg")
-    assert set(traces(page, "regularisation-plot")) == {"hinge"}
+    page.locator("#regularization-plot").scroll_into_view_if_needed()
+    page.wait_for_selector("#regularization-plot .main-svg")
+    assert set(traces(page, "regularization-plot")) == {"hinge"}
     button.click()
     page.locator("h1").scroll_into_view_if_needed()
     number_drawn = "document.getElementById('frontier-plot').data.filter((t) => t.customdata).length"

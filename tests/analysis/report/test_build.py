@@ -52,7 +52,7 @@ def page(report_dir):
 
 def test_every_figure_and_table_is_there(report_dir):
     names = {path.stem for path in (report_dir / "figures").iterdir()}
-    assert {"frontier", "gold_and_kl_against_beta", "regularisation", "health", "overoptimisation"} <= names
+    assert {"frontier", "gold_and_kl_against_beta", "regularization", "health", "overoptimization"} <= names
     for name in names:
         assert all((report_dir / "figures" / f"{name}.{kind}").stat().st_size for kind in ("png", "svg", "pdf", "csv"))
     tables = {path.stem: pd.read_csv(path) for path in (report_dir / "tables").iterdir()}
@@ -86,8 +86,8 @@ def test_screen_reader_basics(page):
     levels = [int(tag[1]) for tag, _ in page.elements if re.fullmatch(r"h[1-6]", tag)]
     assert all(later <= earlier + 1 for earlier, later in pairwise(levels))
     assert len(page.all("caption")) == len(page.all("table")) > 5
-    labelled = {attributes.get("for") for attributes in page.all("label")}
-    assert {attributes["id"] for attributes in page.all("select")} <= labelled
+    labeled = {attributes.get("for") for attributes in page.all("label")}
+    assert {attributes["id"] for attributes in page.all("select")} <= labeled
     for tag, attributes in page.elements:
         assert "aria-label" in attributes or tag != "div" or "plot" not in attributes.get("class", "")
         target = attributes.get("aria-labelledby")
@@ -100,7 +100,7 @@ def test_what_was_run_is_said_first(page):
         "30 of 32 cells done · 1 failed · 1 missing · world synthetic · 3 losses · 5 β from 0.01 to 1 · 2 seeds" in text
     )
     assert all(claim in text for claim in ("C1", "C2", "C3", "C4"))
-    assert "KL is not comparable across kinds of optimisation" in text
+    assert "KL is not comparable across kinds of optimization" in text
     assert "deadbeef" in text
     assert "torch 2.13.0" in text
 
@@ -176,7 +176,7 @@ def test_bad_sweeps_end_with_one_line_and_status_2(tmp_path, capsys, damage, sai
     assert not (sweep_dir / "report").exists()
 
 
-def test_a_missing_directory_names_its_neighbours(tmp_path, capsys):
+def test_a_missing_directory_names_its_neighbors(tmp_path, capsys):
     write_sweep(tmp_path / "small", SMALL)
     assert main([str(tmp_path / "smal")]) == 2
     assert str(tmp_path / "small") in capsys.readouterr().err

@@ -77,7 +77,7 @@ def test_kl_of_best_of_n_is_reached_without_ties_and_a_bound_with_them(n):
 
 
 @pytest.mark.parametrize("temperature", [30.0, 1.0, 0.2])
-def test_tilting_is_the_jackknife_of_the_self_normalised_estimates(temperature):
+def test_tilting_is_the_jackknife_of_the_self_normalized_estimates(temperature):
     pool = np.sort(np.random.default_rng(0).normal(size=(4, 9)), axis=1)
     size = pool.shape[1]
     full = plug_in(pool, temperature)

@@ -12,7 +12,7 @@ from analysis.statistics.claims import INCONCLUSIVE, NOT_SUPPORTED, STATEMENTS, 
 from analysis.statistics.discordance import Discordance, DiscordantPair
 from analysis.statistics.frontier import fit_frontiers
 from analysis.statistics.optimal_beta import find_optimal_betas
-from analysis.statistics.overoptimization import fit_overoptimisation
+from analysis.statistics.overoptimization import fit_overoptimization
 
 BETAS = (0.01, 0.03, 0.1, 0.3, 1.0)
 STEPS = (0, 1, 2, 4)
@@ -50,7 +50,7 @@ def assess(gold=gao, *, kl=kl_of, order=None, predictions=PREDICTIONS, **design)
     draws = simulate(np.random.default_rng(0), kl, gold, **settings)
     frontiers = fit_frontiers(draws)
     betas = find_optimal_betas(draws, predictions=predictions)
-    claims = assess_claims(frontiers, betas, fit_overoptimisation(draws, frontiers.smoothed), order or discordant())
+    claims = assess_claims(frontiers, betas, fit_overoptimization(draws, frontiers.smoothed), order or discordant())
     return {claim.id: claim for claim in claims}
 
 

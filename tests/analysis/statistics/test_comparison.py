@@ -10,7 +10,7 @@ from synthetic_runs import Truth, write_sweep
 
 from analysis.data.load import load_sweep
 from analysis.statistics.comparison import _mover, differing_scales, matched_differences
-from analysis.statistics.views import analyse_views
+from analysis.statistics.views import analyze_views
 
 
 def test_limits_of_symmetric_intervals_add_in_quadrature():
@@ -32,8 +32,8 @@ def test_coverage_of_t_intervals_over_three_seeds():
 
     def draw(mean, sd):
         values = rng.normal(mean, sd, (3, 4000))
-        centre, half = values.mean(0), quantile * values.std(0, ddof=1)
-        return np.stack([centre, centre - half, centre + half])
+        center, half = values.mean(0), quantile * values.std(0, ddof=1)
+        return np.stack([center, center - half, center + half])
 
     _, low, high = _mover(draw(1.0, 0.1), draw(1.5, 0.3))
     coverage = ((low < 0.5) & (high > 0.5)).mean()
@@ -46,7 +46,7 @@ def two(tmp_path_factory):
     base = Truth(losses=("logistic", "squared"), betas=(0.03, 0.1, 0.3), steps=(0, 24, 192), prompts=24)
     higher = replace(base, betas=(0.1, 0.3, 1.0), gold_shift={"squared": 1.0})
     sweeps = [load_sweep(write_sweep(runs / name, truth)) for name, truth in (("a", base), ("b", higher))]
-    return list(analyse_views(sweeps).values())
+    return list(analyze_views(sweeps).values())
 
 
 def test_only_cells_of_both_are_compared_and_the_shift_is_found(two):

@@ -1,4 +1,4 @@
-"""Forms of over-optimisation against known parameters, scipy's curve_fit, numerical maxima and simulated choices."""
+"""Forms of over-optimization against known parameters, scipy's curve_fit, numerical maxima and simulated choices."""
 
 import warnings
 
@@ -9,7 +9,7 @@ from synthetic_draws import QUIET, Noise, simulate
 
 from analysis.statistics.frontier import fit_frontiers
 from analysis.statistics.gold_forms import FORMS, fit_form, form_gold, inverse_peak
-from analysis.statistics.overoptimization import NO_PEAK, fit_overoptimisation
+from analysis.statistics.overoptimization import NO_PEAK, fit_overoptimization
 
 BETAS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 STEPS = (0, 1, 2, 4)
@@ -34,7 +34,7 @@ def gold_of(form, parameters=None):
 def fitted(gold, rng, *, ends_only=False, **design):
     draws = simulate(rng, kl_of, gold, **{"betas": BETAS, "steps": STEPS, **design})
     draws = draws.at_ends() if ends_only else draws
-    return fit_overoptimisation(draws, fit_frontiers(draws).smoothed), draws
+    return fit_overoptimization(draws, fit_frontiers(draws).smoothed), draws
 
 
 def noiseless(gold, **design):
@@ -152,7 +152,7 @@ def test_precise_checkpoints_weigh_more():
     rows = draws.rows.assign(gold_se=np.where(draws.rows["seed"] == 0, 1e-4, 1.0))
     rows.loc[rows["seed"] == 1, "gold"] = 5.0
     uneven = type(draws)(**{**vars(draws), "rows": rows})
-    row = fit_overoptimisation(uneven, fit_frontiers(draws).smoothed).fits.set_index("form").loc["rl"]
+    row = fit_overoptimization(uneven, fit_frontiers(draws).smoothed).fits.set_index("form").loc["rl"]
     assert (row["first"], row["second"]) == pytest.approx(TRUTH["rl"], abs=0.3)
 
 

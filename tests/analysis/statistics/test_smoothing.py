@@ -1,4 +1,4 @@
-"""Splines against scipy's, penalised fits against dense least squares, cross-validation against a loop."""
+"""Splines against scipy's, penalized fits against dense least squares, cross-validation against a loop."""
 
 import numpy as np
 import pytest
@@ -32,7 +32,7 @@ def test_the_basis_is_scipys():
 
 
 @pytest.mark.parametrize("order", [2, 3])
-def test_fits_are_penalised_least_squares(data, order):
+def test_fits_are_penalized_least_squares(data, order):
     x, y, weight = data
     basis = Basis(0.0, 3.0)
     fitted = normal_equations(basis, x, y, weight).solve(1e-3, order)

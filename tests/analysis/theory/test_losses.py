@@ -1,4 +1,4 @@
-"""Declared facts of the six losses against numerical derivatives, torch, brute-force minimisation and exact optima."""
+"""Declared facts of the six losses against numerical derivatives, torch, brute-force minimization and exact optima."""
 
 import numpy as np
 import pytest
@@ -79,7 +79,7 @@ def test_tails_of_the_right_kind_are_strictly_falling_or_flat():
 
 @EVERY_LOSS
 @pytest.mark.parametrize("p", [0.02, 0.3, 0.51, 0.8, 0.97])
-def test_link_minimises_the_population_risk(theory, p):
+def test_link_minimizes_the_population_risk(theory, p):
     def risk(z):
         z = np.array([z])
         return float((p * theory.value(z) + (1 - p) * theory.value(-z))[0])

@@ -61,7 +61,7 @@ def test_gradients_are_those_of_finite_differences(problem, parameters):
 def test_softmax_values_and_gradients_are_those_of_torch_over_all_pairs():
     theta = torch.tensor(RNG.normal(size=ARMS), requires_grad=True)
     log_ratio = theta.log_softmax(0) - torch.tensor(SOFTMAX.reference).log_softmax(0)
-    mu = torch.tensor(SOFTMAX.behaviour)
+    mu = torch.tensor(SOFTMAX.behavior)
     rho = log_ratio[:, None] - log_ratio[None, :]
     squared_loss = (mu[:, None] * mu[None, :] * rho**2 / 2).sum()
     kl = torch.distributions.kl_divergence(
@@ -140,7 +140,7 @@ def test_settings_are_distributions():
         problem = setting.off_policy
         for parameters in (problem.reference, setting.start):
             assert np.exp(problem.family.log_density(parameters)) @ problem.family.measure == pytest.approx(1)
-        assert problem.behaviour @ problem.family.measure == pytest.approx(1)
+        assert problem.behavior @ problem.family.measure == pytest.approx(1)
 
 
 def test_a_descent_that_explodes_names_the_term():

@@ -11,7 +11,7 @@ from analysis.statistics.claims import Claim, assess_claims
 from analysis.statistics.discordance import Discordance, compare_orders
 from analysis.statistics.frontier import EQUIVALENCE_MARGIN, KL_BUDGETS, Frontiers, fit_frontiers
 from analysis.statistics.optimal_beta import BASELINE, OptimalBetas, find_optimal_betas
-from analysis.statistics.overoptimization import Overoptimisation, fit_overoptimisation
+from analysis.statistics.overoptimization import Overoptimization, fit_overoptimization
 from analysis.statistics.resampling import make_draws
 
 
@@ -22,14 +22,14 @@ class Analysis:
     sweep: Sweep
     frontiers: Frontiers
     optimal_betas: OptimalBetas
-    overoptimisation: Overoptimisation
+    overoptimization: Overoptimization
     ceiling: Ceiling | None
     discordance: Discordance
     claims: tuple[Claim, ...]
     warnings: tuple[str, ...]
 
 
-def analyse(
+def analyze(
     sweep: Sweep,
     rng: np.random.Generator,
     *,
@@ -47,21 +47,21 @@ def analyse(
         budgets: KLs in nats at which losses are compared.
         margin: largest difference in gold (SD units) that still counts as the same frontier.
         baseline: loss that ratios of β are taken to.
-        ends_only: fit frontiers and forms of over-optimisation to trained policies, not to checkpoints on the way.
+        ends_only: fit frontiers and forms of over-optimization to trained policies, not to checkpoints on the way.
     Raises:
-        RefusedSweep: the sweep cannot be analysed as one (several settings, samples that contradict the records).
+        RefusedSweep: the sweep cannot be analyzed as one (several settings, samples that contradict the records).
     """
     draws = make_draws(sweep, rng)
     frontiers = fit_frontiers(draws, ends_only=ends_only, budgets=budgets, margin=margin)
     betas = find_optimal_betas(draws, baseline=baseline, budgets=budgets, predictions=predictions)
-    overoptimisation = fit_overoptimisation(draws.at_ends() if ends_only else draws, frontiers.smoothed)
+    overoptimization = fit_overoptimization(draws.at_ends() if ends_only else draws, frontiers.smoothed)
     ceiling = None
     if sweep.reference is not None:
         ceiling = find_ceiling(sweep.reference, draws, frontiers.smoothed, budgets=budgets)
     discordance = compare_orders(sweep)
-    claims = assess_claims(frontiers, betas, overoptimisation, discordance)
+    claims = assess_claims(frontiers, betas, overoptimization, discordance)
     warnings = (
-        *sweep.warnings, *draws.warnings, *frontiers.warnings, *betas.warnings, *overoptimisation.warnings,
+        *sweep.warnings, *draws.warnings, *frontiers.warnings, *betas.warnings, *overoptimization.warnings,
         *(ceiling.warnings if ceiling else ()),
     )  # fmt: skip
-    return Analysis(sweep, frontiers, betas, overoptimisation, ceiling, discordance, claims, warnings)
+    return Analysis(sweep, frontiers, betas, overoptimization, ceiling, discordance, claims, warnings)

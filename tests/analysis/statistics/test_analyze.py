@@ -9,8 +9,8 @@ import synthetic_runs
 from synthetic_runs import Truth, write_sweep
 
 from analysis.data.load import load_sweep
-from analysis.statistics.analyse import analyse
-from analysis.statistics.views import analyse_views
+from analysis.statistics.analyze import analyze
+from analysis.statistics.views import analyze_views
 
 MINE = "my.losses:cubic"
 TRUTH = Truth(losses=("logistic", MINE), betas=(0.01, 0.03, 0.1, 0.3, 1.0), seeds=(0, 1), steps=(0, 48, 192),
@@ -26,12 +26,12 @@ def sweep_dir(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def result(sweep_dir):
-    return analyse(load_sweep(sweep_dir), np.random.default_rng(0))
+    return analyze(load_sweep(sweep_dir), np.random.default_rng(0))
 
 
 def test_a_users_loss_has_every_statistic(result):
     for frame in (result.frontiers.curves, result.frontiers.points, result.optimal_betas.table,
-                  result.overoptimisation.fits, result.overoptimisation.peaks, result.ceiling.shares,
+                  result.overoptimization.fits, result.overoptimization.peaks, result.ceiling.shares,
                   result.discordance.rank_correlations):  # fmt: skip
         assert {"logistic", MINE} <= set(frame["loss"])
     ratio = result.optimal_betas.ratios.set_index(["loss", "at"]).loc[(MINE, "kl_mean"), "ratio"]
@@ -40,7 +40,7 @@ def test_a_users_loss_has_every_statistic(result):
 
 
 def test_a_users_loss_has_no_predicted_beta(sweep_dir):
-    (view,) = analyse_views([load_sweep(sweep_dir)]).values()
+    (view,) = analyze_views([load_sweep(sweep_dir)]).values()
     rows = view.optimal_betas.ratios
     assert (rows["loss"] == MINE).all()
     assert rows[["local", "global_"]].isna().all(axis=None)
@@ -48,10 +48,10 @@ def test_a_users_loss_has_no_predicted_beta(sweep_dir):
 
 def test_the_same_generator_gives_the_same_numbers(sweep_dir, result):
     sweep = load_sweep(sweep_dir)
-    again, other = (analyse(sweep, np.random.default_rng(seed)) for seed in (0, 1))
+    again, other = (analyze(sweep, np.random.default_rng(seed)) for seed in (0, 1))
     assert again.claims == result.claims
     pd.testing.assert_frame_equal(again.ceiling.shares, result.ceiling.shares)
-    pd.testing.assert_frame_equal(again.overoptimisation.fits, result.overoptimisation.fits)
+    pd.testing.assert_frame_equal(again.overoptimization.fits, result.overoptimization.fits)
     curves = result.frontiers.curves
     pd.testing.assert_series_equal(other.frontiers.curves["gold"], curves["gold"])  # estimates are not resampled
     assert (other.frontiers.curves["gold_se"] != curves["gold_se"]).any()
@@ -59,7 +59,7 @@ def test_the_same_generator_gives_the_same_numbers(sweep_dir, result):
 
 def test_settings_reach_the_statistics(sweep_dir):
     predictions = pd.DataFrame({"loss": ["logistic"], "local": [2.0], "global_": [3.0]})
-    result = analyse(load_sweep(sweep_dir), np.random.default_rng(0), predictions=predictions, budgets=(0.8, 3.0),
+    result = analyze(load_sweep(sweep_dir), np.random.default_rng(0), predictions=predictions, budgets=(0.8, 3.0),
                      margin=0.25, baseline=MINE)  # fmt: skip
     assert result.frontiers.margin == 0.25
     assert set(result.frontiers.budgets["kl"]) == {0.8, 3.0}
@@ -73,7 +73,7 @@ def test_settings_reach_the_statistics(sweep_dir):
 
 def test_without_reference_samples_there_is_no_ceiling(sweep_dir, tmp_path):
     bare = shutil.copytree(sweep_dir, tmp_path / "bare", ignore=shutil.ignore_patterns("reference-*"))
-    assert analyse(load_sweep(bare), np.random.default_rng(0)).ceiling is None
+    assert analyze(load_sweep(bare), np.random.default_rng(0)).ceiling is None
 
 
 @pytest.mark.parametrize("samples", [1, 2])
@@ -81,6 +81,6 @@ def test_warnings_of_all_parts_are_gathered(tmp_path, samples):
     truth = Truth(
         losses=("squared",), betas=(0.1, 0.3), seeds=(0,), steps=(0, 24), prompts=8, reference_samples=samples
     )
-    warnings = analyse(load_sweep(write_sweep(tmp_path / "little", truth)), np.random.default_rng(0)).warnings
+    warnings = analyze(load_sweep(write_sweep(tmp_path / "little", truth)), np.random.default_rng(0)).warnings
     for words in ("One seed only", "2 β only", "baseline loss 'logistic'", "reference samples per prompt are too few"):
         assert any(words in sentence for sentence in warnings), words

@@ -3,26 +3,26 @@
 import pandas as pd
 
 from analysis.data.sweep import Sweep
-from analysis.statistics.analyse import Analysis
+from analysis.statistics.analyze import Analysis
 from analysis.statistics.frontier import Frontiers
 from analysis.statistics.optimal_beta import OptimalBetas
 
 
-def csv_tables(analysis: Analysis) -> dict[str, pd.DataFrame]:
+def csv_frames(analysis: Analysis) -> dict[str, pd.DataFrame]:
     """Every frame of an analysis by the name of its CSV file."""
     betas, frontiers, ceiling = analysis.optimal_betas, analysis.frontiers, analysis.ceiling
     frames = {
-        "cells": cell_table(analysis.sweep),
+        "cells": cell_frame(analysis.sweep),
         "checkpoints": analysis.sweep.checkpoints.drop(columns="versions"),
-        "frontier": frontier_table(frontiers),
+        "frontier": frontier_frame(frontiers),
         "frontier_pairwise": frontiers.pairwise,
         "frontier_points": frontiers.points,
-        "optimal_beta": optimal_beta_table(betas),
+        "optimal_beta": optimal_beta_frame(betas),
         "beta_cells": betas.cells,
         "beta_at_kl": betas.at_kl,
         "beta_ratios": betas.ratios,
-        "overoptimisation_fits": analysis.overoptimisation.fits,
-        "overoptimisation_peaks": analysis.overoptimisation.peaks,
+        "overoptimization_fits": analysis.overoptimization.fits,
+        "overoptimization_peaks": analysis.overoptimization.peaks,
     }
     if ceiling is not None:
         frames |= {
@@ -33,15 +33,14 @@ def csv_tables(analysis: Analysis) -> dict[str, pd.DataFrame]:
     return frames
 
 
-def cell_table(sweep: Sweep) -> pd.DataFrame:
-    """One row per planned cell: plan keys, state, attempts, error, and the final record where there is one."""
+def cell_frame(sweep: Sweep) -> pd.DataFrame:
+    """One row per planned cell: plan keys, state, attempts, steps, error, and the final record where there is one."""
     outcome = ["step", "kl", "kl_se", "kl_k1", "gold", "gold_se", "win_rate", "win_rate_se", "response_tokens",
                "eos_rate", "distinct_2", "held_out_loss", "pair_accuracy", "rho_sq_mean", "wall_s"]  # fmt: skip
-    cells = sweep.cells.drop(columns=["steps_done", "steps_total"])
-    return cells.merge(sweep.final[["cell", *outcome]], on="cell", how="left", validate="one_to_one")
+    return sweep.cells.merge(sweep.final[["cell", *outcome]], on="cell", how="left", validate="one_to_one")
 
 
-def optimal_beta_table(betas: OptimalBetas) -> pd.DataFrame:
+def optimal_beta_frame(betas: OptimalBetas) -> pd.DataFrame:
     """One row per loss: grid's best β and its spread over seeds, fitted peak, and β relative to the baseline's.
 
     Columns of `OptimalBetas.table`, then for the peak and at matched KL (geometric mean over budgets)
@@ -58,7 +57,7 @@ def optimal_beta_table(betas: OptimalBetas) -> pd.DataFrame:
     return table.merge(predicted, left_on="loss", right_index=True, how="left")
 
 
-def frontier_table(frontiers: Frontiers) -> pd.DataFrame:
+def frontier_frame(frontiers: Frontiers) -> pd.DataFrame:
     """One row per loss: gold at each KL budget with its interval (NaN where not covered) and mean up to a common KL.
 
     Columns ``loss, gold_at_<kl>, gold_at_<kl>_low, gold_at_<kl>_high`` per budget, then ``common_kl, mean_gold,

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from synthetic_draws import simulate
 
-from analysis.report.csv_tables import cell_table, frontier_table, optimal_beta_table
+from analysis.report.frames import cell_frame, frontier_frame, optimal_beta_frame
 from analysis.statistics.frontier import fit_frontiers
 from analysis.statistics.optimal_beta import find_optimal_betas
 
@@ -30,7 +30,7 @@ def draws():
 
 
 def test_cell_table_has_every_planned_cell(analysis):
-    table = cell_table(analysis.sweep)
+    table = cell_frame(analysis.sweep)
     sweep = analysis.sweep
     assert table["cell"].tolist() == sweep.cells["cell"].tolist()
     assert table["state"].value_counts().to_dict() == {"done": 30, "failed": 1, "missing": 1}
@@ -47,7 +47,7 @@ def test_cell_table_has_every_planned_cell(analysis):
 
 def test_optimal_beta_table(draws):
     betas = find_optimal_betas(draws, predictions=PREDICTIONS)
-    table = optimal_beta_table(betas).set_index("loss")
+    table = optimal_beta_frame(betas).set_index("loss")
     assert table.index.tolist() == list(STRENGTH)
     pd.testing.assert_frame_equal(table[betas.table.columns[1:]], betas.table.set_index("loss"))
     for name, place in (("ratio_peak", "peak"), ("ratio_kl", "kl_mean")):
@@ -61,7 +61,7 @@ def test_optimal_beta_table(draws):
 
 
 def test_optimal_beta_table_without_the_baseline(draws):
-    table = optimal_beta_table(find_optimal_betas(draws, baseline="savage", predictions=PREDICTIONS))
+    table = optimal_beta_frame(find_optimal_betas(draws, baseline="savage", predictions=PREDICTIONS))
     assert table["loss"].tolist() == list(STRENGTH)
     assert table["peak_beta"].notna().any()
     assert table[["ratio_peak", "ratio_kl", "ratio_local", "ratio_global"]].isna().all(axis=None)
@@ -69,7 +69,7 @@ def test_optimal_beta_table_without_the_baseline(draws):
 
 def test_frontier_table(draws):
     frontiers = fit_frontiers(draws, budgets=(10.0, 0.5, 5000.0))
-    table = frontier_table(frontiers).set_index("loss")
+    table = frontier_frame(frontiers).set_index("loss")
     assert table.index.tolist() == list(STRENGTH)
     budgets = frontiers.budgets.set_index(["loss", "kl"])
     for loss in STRENGTH:
