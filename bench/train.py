@@ -13,8 +13,8 @@ from pathlib import Path
 from hydra._internal.utils import get_args_parser
 from rich.console import Console
 
-from bench.cli import CONFIG_DIR, CONFIG_NAME, compose_from_command_line, run_with_messages
-from bench.sweep import run_single, run_sweep
+from bench.messages import CONFIG_DIR, CONFIG_NAME, compose_from_command_line, run_with_messages
+from bench.sweep.driver import run_single, run_sweep
 
 
 def main() -> int:

@@ -7,8 +7,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from bench.oracle import ExactWorld, exact_world
-from bench.policy import Policy, load_policy
+from bench.oracle.exact import ExactWorld, exact_world
+from bench.policies.load import Policy, load_policy
 from bench.worlds import oracle, read_world
 from gold_rm.reward_model import GoldModel, Standardisation, load_gold_model
 

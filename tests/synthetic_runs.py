@@ -62,7 +62,19 @@ def write_sweep(sweep_dir: Path, truth: Truth = Truth(), rng_seed: int = 0, with
     planned = []
     for loss, beta, seed in cells:
         name = cell_name(loss, beta, seed)
-        planned.append({"cell": name, "config": "c" * 12, "loss": loss, "beta": beta, "lr": 5e-4, "seed": seed})
+        planned.append(
+            {
+                "cell": name,
+                "config": "c" * 12,
+                "method": "gpo",
+                "variant": loss,
+                "strength": beta,
+                "loss": loss,
+                "beta": beta,
+                "lr": 5e-4,
+                "seed": seed,
+            }
+        )
         _write_cell(sweep_dir, name, loss, beta, seed, truth, rng, prompts, prompt_effect, with_samples)
     plan = {"schema": records.SCHEMA_VERSION, "sweep": sweep_dir.name, "command": ["synthetic"], "cells": planned}
     records.write_json(sweep_dir / records.PLAN_FILE, plan)
@@ -119,7 +131,8 @@ def _record(sweep, name, loss, beta, seed, step, samples) -> records.CheckpointR
     kl = float(samples["kl"].mean())
     return records.CheckpointRecord(
         schema=records.SCHEMA_VERSION, cell_id=f"{abs(hash((sweep, name))):x}"[:12], sweep=sweep, world="synthetic",
-        loss=loss, beta=beta, lr=5e-4, seed=seed, step=step, pairs_seen=32 * step,
+        method="gpo", variant=loss, strength=beta, loss=loss, beta=beta, lr=5e-4, seed=seed, step=step,
+        pairs_seen=32 * step,
         kl=kl, kl_se=se["kl"], kl_k1=float(samples["kl_k1"].mean()), kl_k1_se=se["kl_k1"],
         gold=float(samples["gold"].mean()), gold_se=se["gold"], gold_raw=float(samples["gold"].mean() * 2 + 1),
         win_rate=float(wins.mean()), win_rate_se=float(wins.std(ddof=1) / np.sqrt(n)),

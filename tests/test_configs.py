@@ -10,7 +10,7 @@ from hydra import compose, initialize_config_dir
 
 from bench import train, worlds
 from bench.config import CellConfig, WorldConfig, build_checked, cell_config
-from bench.status import sweep_views
+from bench.sweep.status import sweep_views
 from gold_rm.train import GoldTrainConfig
 
 CONF = Path(__file__).resolve().parent.parent / "conf"

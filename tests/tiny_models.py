@@ -23,7 +23,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from bench.policy import Policy, load_policy
+from bench.policies.load import Policy, load_policy
 
 EOS = "<eos>"
 # Token ids are positions in this tuple: 0 is EOS.

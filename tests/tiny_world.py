@@ -17,12 +17,12 @@ from torch import Tensor
 from transformers import GPT2Config, GPT2ForSequenceClassification
 
 from bench.config import CellConfig, cell_config, cell_name
-from bench.generation import sample_responses
-from bench.pairs import PreferencePairs
-from bench.plan import PlannedCell
-from bench.policy import Policy
-from bench.preferences import reference_logprobs
-from bench.sequences import SequenceBatch, TokenIds, collate
+from bench.data.pairs import PreferencePairs
+from bench.data.preferences import reference_logprobs
+from bench.policies.load import Policy
+from bench.policies.sampling import sample_responses
+from bench.policies.tokens import SequenceBatch, TokenIds, collate
+from bench.sweep.plan import PlannedCell
 
 # Every token begins with a space, so that a response's text has one reading behind any prompt.
 LETTERS = tuple(f" {letter}" for letter in "abcdefgh")

@@ -22,8 +22,8 @@ from transformers import (
 )
 
 from bench.config import ConfigError
-from bench.oracle import check_enumerable
-from bench.tabular import TabularConfig, TabularForCausalLM
+from bench.oracle.exact import check_enumerable
+from bench.policies.tabular import TabularConfig, TabularForCausalLM
 from bench.worlds import write_world
 
 VERSION = 1
@@ -38,7 +38,8 @@ class Params:
     """Settings of the world.
 
     Attributes:
-        policy: ``tabular`` (bench.tabular, every distribution over responses) or ``transformer`` (a tiny GPT-2).
+        policy: ``tabular`` (bench.policies.tabular, every distribution over responses) or ``transformer`` (a tiny
+            GPT-2).
         tokens: size of the vocabulary, EOS included.
         length: longest response in tokens; the world's `max_new_tokens` has to be the same.
         contexts: prompts that differ to the models.

@@ -3,20 +3,23 @@
 import dataclasses
 import errno
 import json
+import math
 import os
 from pathlib import Path
 
 import pytest
 
 from bench import records
-from bench.records import CellStatus, CheckpointRecord, DamagedRecord
+from bench.records import METRICS, CellStatus, CheckpointRecord, DamagedRecord
 
 # A plausible value of every type a record holds.
-VALUES = {int: 3, float: 0.1, str: "x", dict[str, str]: {"torch": "2.13.0"}}
+VALUES = {int: 3, float: 0.1, str: "x", dict: {"torch": "2.13.0"}}
+OPTIONAL = [name for name, metric in METRICS.items() if not metric.required]
+OLD_SWEEP = Path(__file__).parents[1] / "fixtures" / "sweep_before_variants"
 
 
 def record(**changes: object) -> CheckpointRecord:
-    values = {field.name: VALUES[field.type] for field in dataclasses.fields(CheckpointRecord)}
+    values = {name: VALUES[metric.kind] for name, metric in METRICS.items()}
     return CheckpointRecord(**{**values, "schema": records.SCHEMA_VERSION, **changes})
 
 
@@ -37,7 +40,7 @@ def test_the_keys_that_the_analysis_relies_on():
     assert {"cell_id", "loss", "beta", "lr", "seed", "step", "pairs_seen", "kl", "kl_se", "kl_k1", "kl_k1_se", "gold",
             "gold_se", "gold_raw", "win_rate", "win_rate_se", "response_tokens", "eos_rate", "distinct_2", "train_loss",
             "pair_accuracy", "rho_mean", "rho_sq_mean", "logp_chosen", "logp_rejected", "grad_norm", "wall_s", "config",
-            "gold_model", "preferences", "git_commit", "versions"} <= set(records.RECORD_KEYS)  # fmt: skip
+            "gold_model", "preferences", "git_commit", "versions"} <= METRICS.keys()  # fmt: skip
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
@@ -91,6 +94,51 @@ def test_another_schema_is_named(path, line, seen):
         records.read_records(path)
 
 
+def test_an_absent_optional_metric_is_nan_or_none(path):
+    """As in a sweep from before the metric was added, and for a policy that was trained elsewhere."""
+    records.append_record(path, record(**dict.fromkeys(OPTIONAL)))
+    assert json.loads(path.read_text()).keys() == {name for name, metric in METRICS.items() if metric.required}
+    (row,) = records.read_records(path)
+    assert row.keys() == METRICS.keys()
+    for name in OPTIONAL:
+        assert row[name] is None if METRICS[name].kind is str else math.isnan(row[name]), name
+
+
+def test_a_metric_of_a_later_version_is_kept(path):
+    path.write_text(json.dumps({**dataclasses.asdict(record()), "proxy": 0.25}) + "\n")
+    assert records.read_records(path)[0]["proxy"] == 0.25
+
+
+@pytest.mark.parametrize(("key", "value"), [("gold", "0.5"), ("kl", True), ("step", 1.5), ("loss", 3), ("kl_se", None)])
+def test_a_value_of_another_type_is_named(path, key, value):
+    path.write_text(json.dumps({**dataclasses.asdict(record()), key: value}) + "\n")
+    with pytest.raises(DamagedRecord, match=rf":1: {key} = .* is no "):
+        records.read_records(path)
+
+
+def test_every_metric_says_what_it_is():
+    for name, metric in METRICS.items():
+        assert "" not in (metric.meaning, metric.group), name
+        assert metric.kind in (int, float, str, dict), name
+    assert METRICS["kl"].unit == METRICS["kl_se"].unit == "nats"
+    assert METRICS["gold"].unit == "SD"
+
+
+def test_a_sweep_from_before_variants_is_read():
+    """Written by the version before: no method, variant or strength, no claims, and a plan of rows alone."""
+    cell = "loss=squared,beta=0.1,seed=1"
+    raw = [json.loads(line) for line in (OLD_SWEEP / cell / records.RECORDS_FILE).read_text().splitlines()]
+    rows = records.read_records(OLD_SWEEP / cell / records.RECORDS_FILE)
+    assert [{key: row[key] for key in old} for row, old in zip(rows, raw, strict=True)] == raw
+    assert {(row["method"], row["variant"], row["strength"]) for row in rows} == {("gpo", "squared", 0.1)}
+    plan = records.read_plan(OLD_SWEEP)
+    assert {(row["variant"], row["strength"]) for row in plan["cells"]} == {
+        (loss, beta) for loss in ("logistic", "squared", "exponential") for beta in (0.1, 1.0)
+    }
+    states = [records.cell_view(OLD_SWEEP, row["cell"]).state for row in plan["cells"]]
+    assert sorted(states) == ["done"] * 9 + ["failed", "interrupted", "missing"]
+
+
 def test_no_record_yet(path):
     path.write_text("")
     assert records.read_records(path) == records.read_records(path, allow_partial=True) == []
@@ -118,7 +166,7 @@ def test_which_cells_are_not_tried_again(state, diverged, final):
     assert status(state=state, diverged=diverged).is_final == final
 
 
-@pytest.mark.parametrize("text", ['{"state": "do', "[]", "{}", '{"state": "done", "unknown": 1}'])
+@pytest.mark.parametrize("text", ['{"state": "do', "[]", "{}", '{"state": "done"}', '{"state": "\xff'])
 def test_a_damaged_status_is_refused_by_name(tmp_path, text):
     (tmp_path / records.STATUS_FILE).write_text(text)
     with pytest.raises(DamagedRecord, match=r"status\.json: not a cell status"):

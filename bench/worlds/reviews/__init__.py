@@ -14,7 +14,7 @@ import pandas as pd
 import torch
 
 from bench.config import ConfigError
-from bench.policy import load_policy
+from bench.policies.load import load_policy
 from bench.seeding import generator_for
 from bench.worlds import write_world
 from bench.worlds.reviews.comparisons import draw_comparisons

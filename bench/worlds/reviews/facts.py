@@ -6,9 +6,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from bench.generation import sample_responses
-from bench.policy import Policy
-from bench.preferences import reference_logprobs
+from bench.data.preferences import reference_logprobs
+from bench.policies.load import Policy
+from bench.policies.sampling import sample_responses
 from bench.seeding import generator_for
 from bench.worlds.reviews.language import EOS_ID, VOCABULARY, Prompt, log_probabilities, sample_reviews
 from bench.worlds.reviews.rater import utility

@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from bench.config import ConfigError
-from bench.logprobs import response_logprobs
-from bench.policy import load_policy
+from bench.policies.load import load_policy
+from bench.policies.logprobs import response_logprobs
+from bench.policies.tokens import collate
 from bench.seeding import generator_for
-from bench.sequences import collate
 from bench.worlds.reviews.facts import measure
 from bench.worlds.reviews.language import PAD_ID, PROMPTS, log_probabilities, pad_reviews, sample_reviews
 from bench.worlds.reviews.reference_policy import (

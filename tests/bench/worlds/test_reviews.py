@@ -6,10 +6,10 @@ import pandas as pd
 import pytest
 from omegaconf import OmegaConf
 
-from bench.artifacts import Artifact, build_once
 from bench.config import ConfigError, build_checked
-from bench.generation import sample_responses
-from bench.policy import load_policy
+from bench.data.artifacts import Artifact, build_once
+from bench.policies.load import load_policy
+from bench.policies.sampling import sample_responses
 from bench.seeding import generator_for
 from bench.worlds import read_world, reviews
 from bench.worlds.reviews import Params, build

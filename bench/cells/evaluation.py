@@ -1,0 +1,177 @@
+"""Evaluation of a policy at one checkpoint: KL and gold reward on the same fresh samples, and held-out pairs."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+import torch
+from transformers import PreTrainedModel
+
+from bench.data.pairs import PairLogProbs, PreferencePairs, pair_logprobs
+from bench.losses import Loss
+from bench.policies.kl import SequenceKL, disagreement_in_se, sequence_kl
+from bench.policies.load import Policy
+from bench.policies.logprobs import next_token_logits
+from bench.policies.sampling import sample_responses
+from bench.policies.tokens import TokenIds, batches_by_length, collate
+from bench.records import SAMPLE_COLUMNS
+from gold_rm.reward_model import GoldModel, Standardisation
+
+# Two unbiased estimates on the same samples part by more than this once in 16,000 evaluations by chance.
+KL_DISAGREEMENT_LIMIT = 4.0
+
+# Scoring keeps the logits of all positions, sampling those of one: it takes so many times fewer sequences at once.
+_SCORING_SHARE = 4
+
+
+class EvaluationSet(NamedTuple):
+    """What every checkpoint of every cell is measured on.
+
+    Attributes:
+        prompts, prompt_ids: texts and token ids, one per fresh sample.
+        reference_responses, reference_gold: π_ref's sample on the same prompt and its standardised gold score.
+        held_out: preference pairs from μ on evaluation prompts, never trained on.
+    """
+
+    prompts: list[str]
+    prompt_ids: list[TokenIds]
+    reference_responses: list[str]
+    reference_gold: np.ndarray
+    held_out: PreferencePairs
+
+
+class SampleEvaluation(NamedTuple):
+    """Measurements on fresh samples: keys of CheckpointRecord, SAMPLE_COLUMNS, and what looked wrong."""
+
+    metrics: dict[str, float]
+    samples: pd.DataFrame
+    warnings: list[str]
+
+
+@torch.no_grad()
+def evaluate_samples(
+    policy: Policy,
+    reference: Policy,
+    gold: GoldModel,
+    standardisation: Standardisation,
+    on: EvaluationSet,
+    *,
+    step: int,
+    max_new_tokens: int,
+    batch_size: int,
+    generator: torch.Generator,
+) -> SampleEvaluation:
+    """Draw one response per prompt; measure KL to π_ref and gold reward on these same responses."""
+    responses = sample_responses(
+        policy, on.prompt_ids, max_new_tokens=max_new_tokens, generator=generator, batch_size=batch_size
+    )
+    kl = kl_of_samples(policy, reference, on.prompt_ids, responses, batch_size)
+    texts = policy.decode_responses(responses)
+    raw = gold.score(on.prompts, texts)
+    frame = pd.DataFrame({
+        "step": step, "prompt_id": np.arange(len(texts)), "prompt": on.prompts, "response": texts,
+        "kl": kl.exact_per_position.double().numpy(), "kl_k1": kl.k1.double().numpy(),
+        "gold": standardisation.apply(raw).double().numpy(), "gold_reference": on.reference_gold,
+        "reference_response": on.reference_responses, "length": [len(ids) for ids in responses],
+        "ended": [bool(ids) and ids[-1] == policy.eos_id for ids in responses],
+    })[list(SAMPLE_COLUMNS)]  # fmt: skip
+    wins = (frame["gold"] > frame["gold_reference"]) + 0.5 * (frame["gold"] == frame["gold_reference"])
+    metrics = {
+        **_mean_and_se("kl", frame["kl"]),
+        **_mean_and_se("kl_k1", frame["kl_k1"]),
+        **_mean_and_se("gold", frame["gold"]),
+        "gold_raw": float(raw.double().mean()),
+        **_mean_and_se("win_rate", wins),
+        "response_tokens": float(frame["length"].mean()),
+        "eos_rate": float(frame["ended"].mean()),
+        "distinct_2": distinct_n(responses, 2),
+    }
+    warnings = []
+    if (gap := disagreement_in_se(kl.exact_per_position, kl.k1)) > KL_DISAGREEMENT_LIMIT:
+        warnings.append(
+            f"step {step}: KL {metrics['kl']:.3g} and its cross-check k1 {metrics['kl_k1']:.3g} are {gap:.1f} "
+            "standard errors apart"
+        )
+    return SampleEvaluation(metrics, frame, warnings)
+
+
+def kl_of_samples(
+    policy: Policy, reference: Policy, prompts: list[TokenIds], responses: list[TokenIds], batch_size: int
+) -> SequenceKL:
+    """KL(π‖π_ref) of each sampled response, on the CPU; both models score through the same code."""
+    exact, k1 = torch.empty(len(prompts)), torch.empty(len(prompts))
+    lengths = [len(prompt) + len(response) for prompt, response in zip(prompts, responses, strict=True)]
+    for rows in batches_by_length(lengths, max(1, batch_size // _SCORING_SHARE)):
+        batch = collate(
+            [prompts[i] for i in rows], [responses[i] for i in rows], pad_id=policy.pad_id, device=policy.device
+        )
+        kl = sequence_kl(next_token_logits(policy.model, batch), next_token_logits(reference.model, batch))
+        exact[rows], k1[rows] = kl.exact_per_position.cpu(), kl.k1.cpu()
+    return SequenceKL(exact, k1)
+
+
+@torch.no_grad()
+def evaluate_held_out(
+    model: PreTrainedModel,
+    pairs: PreferencePairs,
+    loss: Loss,
+    *,
+    beta: float,
+    length_normalized: bool,
+    batch_size: int,
+) -> dict[str, float]:
+    """Accuracy, loss, moments of ρ and the Taylor split of the loss, on held-out pairs from μ."""
+    parts = [
+        pair_logprobs(model, pairs.take(rows).to(model.device), length_normalized=length_normalized)
+        for rows in batches_by_length(pairs.tokens, max(1, batch_size // _SCORING_SHARE))
+    ]
+    logp_chosen, logp_rejected, rho = (torch.cat(values).double().cpu() for values in zip(*parts, strict=True))
+    return held_out_metrics(PairLogProbs(logp_chosen, logp_rejected, rho), loss, beta)
+
+
+def held_out_metrics(on_pairs: PairLogProbs, loss: Loss, beta: float) -> dict[str, float]:
+    """Record keys of held-out pairs.
+
+    The Taylor split of E f(βρ) at ρ = 0 is f(0) + β f'(0) E[ρ] + ½ β² f''(0) E[ρ²] + O(β³): the second term
+    optimises preferences, the third, the μ-weighted squared loss, regularises (Tang et al. 2024, section 4).
+    """
+    rho = on_pairs.rho
+    mean, square = rho.mean().item(), rho.square().mean().item()
+    return {
+        "held_out_loss": loss.fn(beta * rho).mean().item(),
+        "pair_accuracy": ((rho > 0).double() + 0.5 * (rho == 0)).mean().item(),
+        "rho_mean": mean,
+        "rho_sq_mean": square,
+        "logp_chosen": on_pairs.logp_chosen.mean().item(),
+        "logp_rejected": on_pairs.logp_rejected.mean().item(),
+        "taylor_constant": loss.value_at_zero,
+        "taylor_preference": beta * loss.slope_at_zero * mean,
+        "taylor_regularization": 0.5 * beta**2 * loss.curvature_at_zero * square,
+    }
+
+
+def checkpoint_steps(steps: int, checkpoints: int) -> tuple[int, ...]:
+    """Step 0, then up to `checkpoints` steps on a geometric schedule that ends with `steps`.
+
+    >>> checkpoint_steps(192, 5)
+    (0, 12, 24, 48, 96, 192)
+    >>> checkpoint_steps(2, 5)
+    (0, 1, 2)
+    """
+    halvings = {round(steps / 2**k) for k in range(checkpoints)}
+    return (0, *sorted(step for step in halvings if step > 0))
+
+
+def distinct_n(responses: Sequence[TokenIds], n: int) -> float:
+    """Distinct n-grams over all n-grams, pooled over responses (Li et al. 2016, arXiv 1510.03055); 0 without any.
+
+    >>> distinct_n([[1, 2, 1, 2], [1, 2]], 2)
+    0.5
+    """
+    ngrams = [tuple(ids[i : i + n]) for ids in responses for i in range(len(ids) - n + 1)]
+    return len(set(ngrams)) / len(ngrams) if ngrams else 0.0
+
+
+def _mean_and_se(name: str, values: pd.Series) -> dict[str, float]:
+    return {name: float(values.mean()), f"{name}_se": float(values.std(ddof=1) / len(values) ** 0.5)}

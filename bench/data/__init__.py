@@ -1,0 +1,1 @@
+"""Preference data and what it is made of: artifacts, pools, labels, π_ref's samples."""

@@ -1,0 +1,54 @@
+"""π_ref's own samples on the evaluation prompts: gold standardisation, win rates, best-of-n and the ceiling."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from bench.policies.load import Policy
+from bench.policies.sampling import sample_responses
+from bench.records import REFERENCE_COLUMNS
+from bench.seeding import generator_for
+from gold_rm.reward_model import GoldModel, Standardisation
+
+SAMPLES_FILE = "samples.parquet"
+STANDARDISATION_FILE = "standardisation.json"
+
+
+def sample_reference(
+    policy: Policy, gold: GoldModel, prompts: list[str], *, per_prompt: int, max_new_tokens: int, directory: Path
+) -> None:
+    """Draw `per_prompt` responses to every prompt, score them, and fit the standardisation to the scores."""
+    texts = [prompt for prompt in prompts for _ in range(per_prompt)]
+    responses = sample_responses(
+        policy,
+        policy.encode_prompts(texts),
+        max_new_tokens=max_new_tokens,
+        generator=generator_for(0, "reference"),
+        batch_size=512,
+    )
+    decoded = policy.decode_responses(responses)
+    raw = gold.score(texts, decoded)
+    standardisation = Standardisation.fit(raw)
+    frame = pd.DataFrame({
+        "prompt_id": np.repeat(np.arange(len(prompts)), per_prompt),
+        "prompt": texts,
+        "sample_id": np.tile(np.arange(per_prompt), len(prompts)),
+        "response": decoded,
+        "gold": standardisation.apply(raw).double().numpy(),
+        "length": list(map(len, responses)),
+    })  # fmt: skip
+    frame[list(REFERENCE_COLUMNS)].to_parquet(directory / SAMPLES_FILE, index=False)
+    (directory / STANDARDISATION_FILE).write_text(json.dumps(asdict(standardisation)) + "\n")
+
+
+def load_standardisation(directory: Path) -> Standardisation:
+    """The mean and SD of π_ref's raw gold scores."""
+    return Standardisation(**json.loads((directory / STANDARDISATION_FILE).read_text()))
+
+
+def load_reference(directory: Path) -> pd.DataFrame:
+    """π_ref's samples, REFERENCE_COLUMNS, sorted by prompt and sample."""
+    return pd.read_parquet(directory / SAMPLES_FILE)

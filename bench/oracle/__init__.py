@@ -1,0 +1,1 @@
+"""Exact values on a world whose responses can all be enumerated."""

@@ -1,0 +1,169 @@
+"""Exact values on a world whose responses can all be enumerated: what the estimators are held against.
+
+All log-probs come from the same code as everywhere else (`bench.policies.logprobs`); only the sampling is replaced
+by a sum over every response.
+"""
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import pandas as pd
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from bench.config import ConfigError
+from bench.policies.load import Policy
+from bench.policies.logprobs import response_logprobs
+from bench.policies.tokens import SequenceBatch, TokenIds, collate
+from gold_rm.reward_model import GoldModel, Standardisation
+
+MAX_RESPONSES = 2000  # pairs are 4 million per context then, and a float64 matrix of them 32 MB
+
+
+def response_count(tokens: int, length: int) -> int:
+    """Number of responses: those that end in EOS within `length` tokens, and those cut there.
+
+    >>> response_count(6, 3)  # 1 + 5 + 25 that end, 125 that are cut
+    156
+    """
+    words = tokens - 1
+    return sum(words**before for before in range(length)) + words**length
+
+
+def check_enumerable(tokens: int, length: int) -> None:
+    """Refuse a world that is too large.
+
+    Raises:
+        ConfigError: with its number of responses and the limit.
+    """
+    count = response_count(tokens, length)
+    if count > MAX_RESPONSES:
+        spelt = f"{count:,}" if count < 10**12 else f"about 10^{math.floor(math.log10(count))}"
+        raise ConfigError(
+            f"{tokens} tokens and responses of up to {length} tokens give {spelt} responses per prompt; exact values "
+            f"need {MAX_RESPONSES:,} or fewer: take fewer tokens or shorter responses"
+        )
+
+
+def enumerate_responses(vocabulary: int, eos_id: int, length: int) -> list[TokenIds]:
+    """Every response, each with its EOS unless it is cut at `length` tokens; `response_count` of them."""
+    check_enumerable(vocabulary, length)
+    words = [token for token in range(vocabulary) if token != eos_id]
+    unfinished: list[TokenIds] = [[]]
+    ended: list[TokenIds] = []
+    for _ in range(length):
+        ended += [[*response, eos_id] for response in unfinished]
+        unfinished = [[*response, token] for response in unfinished for token in words]
+    return ended + unfinished
+
+
+@dataclass(frozen=True)
+class ExactWorld:
+    """Every response to every context (prompts that are the same tokens are one context).
+
+    Shapes:
+        context_share: [contexts] float64, share of prompts that are this context; sums to 1.
+        batch: contexts × responses sequences, responses fastest.
+        log_reference: [contexts, responses] float64, log π_ref in nats; each row's probabilities sum to 1.
+        gold: [contexts, responses] float64, standardised.
+    """
+
+    contexts: list[TokenIds]
+    responses: list[TokenIds]
+    texts: list[str]
+    context_share: Tensor
+    batch: SequenceBatch
+    log_reference: Tensor
+    gold: Tensor
+
+    def logprobs(self, model: PreTrainedModel) -> Tensor:
+        """log π of every response, [contexts, responses] float64, differentiable in the model's parameters.
+
+        Raises:
+            FloatingPointError: a log-prob is not finite.
+        """
+        logps = response_logprobs(model, self.batch).double().reshape(len(self.contexts), len(self.responses))
+        return require_finite("log π", logps)
+
+    def kl(self, log_policy: Tensor) -> Tensor:
+        """Exact KL(π‖π_ref) per context, in nats, [contexts]."""
+        return require_finite("KL", (log_policy.exp() * (log_policy - self.log_reference)).sum(-1))
+
+    def expected_gold(self, log_policy: Tensor) -> Tensor:
+        """Exact gold reward per context, SD units of π_ref's scores, [contexts]."""
+        return (log_policy.exp() * self.gold).sum(-1)
+
+    def mean(self, per_context: Tensor) -> float:
+        """Mean over prompts of a value per context."""
+        return float(self.context_share @ per_context)
+
+
+@torch.no_grad()
+def exact_world(
+    policy: Policy, gold: GoldModel, standardisation: Standardisation, prompts: list[str], max_new_tokens: int
+) -> ExactWorld:
+    """Enumerate the responses to `prompts`, with π_ref's log-probs and gold scores.
+
+    Args:
+        policy: π_ref.
+    Raises:
+        ConfigError: too many responses.
+    """
+    representative: dict[tuple[int, ...], str] = {}
+    counts: dict[tuple[int, ...], int] = {}
+    for prompt, ids in zip(prompts, map(tuple, policy.encode_prompts(prompts)), strict=True):
+        representative.setdefault(ids, prompt)
+        counts[ids] = counts.get(ids, 0) + 1
+    contexts = [list(ids) for ids in counts]
+    responses = enumerate_responses(policy.model.config.vocab_size, policy.eos_id, max_new_tokens)
+    texts = policy.decode_responses(responses)
+    shape = (len(contexts), len(responses))
+    batch = collate(
+        [context for context in contexts for _ in responses],
+        responses * len(contexts),
+        pad_id=policy.pad_id,
+        device=policy.device,
+    )
+    raw = gold.score([prompt for prompt in representative.values() for _ in texts], texts * len(contexts))
+    return ExactWorld(
+        contexts,
+        responses,
+        texts,
+        torch.tensor(list(counts.values()), dtype=torch.float64) / len(prompts),
+        batch,
+        require_finite("log π_ref", response_logprobs(policy.model, batch).double().reshape(shape)),
+        standardisation.apply(raw.double()).reshape(shape),
+    )
+
+
+def tilted(world: ExactWorld, reward: Tensor, temperature: float) -> Tensor:
+    """log π with π ∝ π_ref exp(reward/λ), the optimum of E[reward] − λ KL, [contexts, responses].
+
+    Args:
+        reward: [contexts, responses]; `world.gold` for the KL-constrained optimum π*.
+        temperature: λ, in units of the reward per nat.
+    """
+    return (world.log_reference + reward / temperature).log_softmax(-1)
+
+
+def tilted_frontier(world: ExactWorld, reward: Tensor, temperatures: Iterable[float]) -> pd.DataFrame:
+    """Exact KL and gold of `tilted` policies, averaged over prompts; with ``world.gold`` the ceiling of every frontier.
+
+    Returns:
+        One row per temperature: strength (λ), kl (nats), gold (SD units).
+    """
+    rows = []
+    for temperature in temperatures:
+        policy = tilted(world, reward, temperature)
+        rows.append((temperature, world.mean(world.kl(policy)), world.mean(world.expected_gold(policy))))
+    return pd.DataFrame(rows, columns=["strength", "kl", "gold"])
+
+
+def require_finite(term: str, values: Tensor) -> Tensor:
+    """`values`, or an error that names the term and where it is not finite."""
+    if not values.isfinite().all():
+        bad = (~values.isfinite()).nonzero()[0].tolist()
+        raise FloatingPointError(f"{term} at {bad} is {values[tuple(bad)].item()}")
+    return values

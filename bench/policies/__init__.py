@@ -1,0 +1,1 @@
+"""Policies: loading, tokens, sampling, log-probs and KL; the only room that sees a model."""

@@ -1,0 +1,139 @@
+"""Causal language models as policies: the one module of bench that loads transformers models."""
+
+import copy
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils import logging as transformers_logging
+
+import bench.policies.tabular  # noqa: F401  registers its architecture with AutoModelForCausalLM
+from bench.config import ConfigError
+from bench.policies.tokens import TokenIds
+
+transformers_logging.disable_progress_bar()
+
+
+@dataclass(frozen=True)
+class Policy:
+    """A causal language model with its tokenizer; dropout is always off.
+
+    `eos_id` ends a response; `pad_id` fills batches and is never read.
+    """
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    eos_id: int
+    pad_id: int
+
+    @property
+    def device(self) -> torch.device:
+        return self.model.device
+
+    def encode_prompts(self, prompts: Sequence[str]) -> list[TokenIds]:
+        """Token ids of prompts, with the tokenizer's own beginning tokens and without an ending EOS."""
+        encoded = self.tokenizer(list(prompts))["input_ids"]
+        return [ids[:-1] if ids and ids[-1] == self.eos_id else ids for ids in encoded]
+
+    def decode_responses(self, responses: Sequence[TokenIds]) -> list[str]:
+        """Texts of responses as they follow a prompt, without the EOS that ended them.
+
+        Many tokenizers drop the space before the first word of a text; decoding behind an EOS keeps it.
+        """
+        bare = [ids[:-1] if ids and ids[-1] == self.eos_id else ids for ids in responses]
+        before, *texts = self.tokenizer.batch_decode(
+            [[self.eos_id, *ids] for ids in ([], *bare)], clean_up_tokenization_spaces=False
+        )
+        return [text.removeprefix(before) for text in texts]
+
+    def trainable_copy(self) -> "Policy":
+        """The same weights as a separate model whose parameters require gradients."""
+        model = copy.deepcopy(self.model)
+        model.requires_grad_(True)
+        return Policy(model, self.tokenizer, self.eos_id, self.pad_id)
+
+    @property
+    def context_length(self) -> int | None:
+        """Positions of the model, where its configuration names them."""
+        return getattr(self.model.config, "max_position_embeddings", None)
+
+
+def load_policy(directory: Path, *, device: str = "cpu") -> Policy:
+    """Load a Hugging Face causal-LM directory in float32, frozen, in evaluation mode.
+
+    Raises:
+        ConfigError: the directory is missing or damaged, holds no causal language model (but a classifier, or an
+            encoder that sees later tokens), or its tokenizer has no words, no EOS, or more tokens than the model.
+    """
+    if not (directory / "config.json").is_file():
+        raise ConfigError(f"policy {directory}: no config.json there; a Hugging Face model directory is needed")
+    loaded: Any
+    try:
+        # use_safetensors: the other weight format is pickle, which runs code when it is read.
+        loaded = AutoModelForCausalLM.from_pretrained(
+            directory, dtype=torch.float32, output_loading_info=True, local_files_only=True, use_safetensors=True
+        )
+        tokenizer = AutoTokenizer.from_pretrained(directory, local_files_only=True)
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        raise ConfigError(f"policy {directory}: not a causal language model with tokenizer ({error})") from error
+    model, info = loaded
+    model.requires_grad_(False).eval()
+    if info["missing_keys"]:
+        missing = ", ".join(sorted(info["missing_keys"])[:3])
+        raise ConfigError(f"policy {directory}: weights {missing} are missing, so it is no causal language model")
+    _check_tokenizer(directory, tokenizer, vocabulary=_check_causal(directory, model))
+    pad_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
+    return Policy(model.to(device), tokenizer, tokenizer.eos_token_id, pad_id)
+
+
+def _check_causal(directory: Path, model: PreTrainedModel) -> int:
+    """Refuse what AutoModelForCausalLM takes too: classifiers with tied embeddings, and encoders.
+
+    Returns:
+        Number of tokens that the model predicts.
+    """
+    if classifiers := [name for name in model.config.architectures or () if "Classification" in name]:
+        raise ConfigError(f"policy {directory}: holds {classifiers[0]}, a reward model and no language model")
+    probe = torch.tensor([[0, 0], [0, 1]])  # the two differ in the future only
+    with torch.no_grad():
+        one, other = model(input_ids=probe, attention_mask=torch.ones_like(probe)).logits[:, 0]
+    if not torch.allclose(one, other, atol=1e-4):
+        kind = type(model).__name__
+        raise ConfigError(f"policy {directory}: predictions of {kind} depend on later tokens; it is not causal")
+    return len(one)
+
+
+def _check_tokenizer(directory: Path, tokenizer: PreTrainedTokenizerBase, *, vocabulary: int) -> None:
+    # Without tokenizer files, transformers makes up a tokenizer that holds nothing but special tokens.
+    if len(tokenizer) <= len(tokenizer.all_special_ids):
+        raise ConfigError(f"policy {directory}: its tokenizer is missing or has no words; save it beside the model")
+    if tokenizer.eos_token_id is None:
+        raise ConfigError(f"policy {directory}: its tokenizer has no EOS token, so no response could end")
+    if len(tokenizer) > vocabulary:
+        raise ConfigError(f"policy {directory}: {len(tokenizer)} tokens in the tokenizer, {vocabulary} in the model")
+
+
+@functools.lru_cache(maxsize=2)
+def cached_policy(directory: Path, fingerprint: str, device: str) -> Policy:
+    """`load_policy`, kept in memory: a worker runs many cells on one reference. Never train the result."""
+    return load_policy(directory, device=device)
+
+
+def resolve_device(device: str) -> str:
+    """``auto`` is CUDA where there is one, else the CPU.
+
+    Raises:
+        ConfigError: no such device, or none on this machine.
+    """
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:  # torch without CUDA asserts
+        raise ConfigError(f"device={device!r}: {str(error).splitlines()[0]}; try auto or cpu") from error
+    return device

@@ -1,0 +1,68 @@
+"""Names of the files that a sweep consists of, and writing them so that a reader never sees half a file."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+PLAN_FILE = "plan.json"
+CONFIG_FILE = "config.yaml"
+RECORDS_FILE = "records.jsonl"
+TRAINING_FILE = "training.jsonl"
+SAMPLES_FILE = "samples.parquet"
+STATUS_FILE = "status.json"
+EXACT_FILE = "exact.parquet"
+ERROR_FILE = "error.txt"
+POLICY_DIR = "policy"
+
+# One row per (checkpoint, evaluation prompt); gold* in SD of π_ref's scores, kl* in nats, length in tokens.
+SAMPLE_COLUMNS = (
+    "step", "prompt_id", "prompt", "response", "kl", "kl_k1", "gold", "gold_reference",
+    "reference_response", "length", "ended",
+)  # fmt: skip
+# One row per (evaluation prompt, reference sample), standardized as `gold` is; `sample_id` counts from 0.
+REFERENCE_COLUMNS = ("prompt_id", "prompt", "sample_id", "response", "gold", "length")
+# One row per exact policy, averaged over evaluation prompts: `kind` is ``optimum`` with `strength` λ of the
+# KL-constrained optimum (SD per nat), or a loss with `strength` β of that loss's optimum over all pairs.
+EXACT_COLUMNS = ("kind", "strength", "kl", "gold")
+
+
+class DamagedRecord(ValueError):
+    """A file of a sweep that cannot be trusted: says which file and line, and what is wrong there."""
+
+
+RUN_AGAIN = "move the cell's directory away, and the next call runs the cell again"
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON as `write_text` does; NaN and infinity are errors."""
+    write_text(path, json.dumps(value, indent=1, allow_nan=False) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write text under a temporary name and rename, so that a reader never sees half a file."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def read_json(path: Path, what: str, advice: str) -> dict[str, Any]:
+    """Read a JSON object.
+
+    Args:
+        what, advice: of the message, such as ``a cell status`` and how to go on.
+    Raises:
+        DamagedRecord: the file is no regular file, not UTF-8, not JSON, or not an object.
+    """
+    if not path.is_file():  # a pipe or a directory of that name would block, or end in a traceback
+        raise DamagedRecord(f"{path}: not a file, so not {what}; {advice}")
+    try:
+        value = json.loads(path.read_bytes().decode("utf-8"))
+    except (ValueError, RecursionError) as error:  # of JSON, or of UTF-8
+        raise DamagedRecord(f"{path}: not {what} ({error}); {advice}") from error
+    if not isinstance(value, dict):
+        raise DamagedRecord(f"{path}: not {what} (a {type(value).__name__}); {advice}")
+    return value

@@ -1,0 +1,63 @@
+"""plan.json: the cells that a sweep consists of.
+
+    schema    SCHEMA_VERSION
+    sweep     name of the sweep
+    command   what was typed, word by word
+    cells     a row per cell: its directory's name, `config` (fingerprint), method, variant, strength, seed, loss, beta,
+              lr, and every further key that it is named by
+    settings  by name, a full configuration as nested mappings
+    prepared  by name, what the driver has built: paths (relative to the sweep's directory) and fingerprints
+    jobs      by cell, what a worker needs to run it: `settings` and `prepared` (names), `changes` (dotted keys)
+
+Plans from before there were workers have no settings, prepared and jobs.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from bench.records.files import PLAN_FILE, DamagedRecord, read_json
+from bench.records.metrics import GPO, SCHEMA_VERSION
+
+_ADVICE = "move it away and start the sweep again: finished cells are kept"
+
+
+def empty_plan(sweep: str) -> dict[str, Any]:
+    """A plan without cells."""
+    return {
+        "schema": SCHEMA_VERSION, "sweep": sweep, "command": [], "cells": [],
+        "settings": {}, "prepared": {}, "jobs": {},
+    }  # fmt: skip
+
+
+def read_plan(sweep_dir: Path) -> dict[str, Any]:
+    """The sweep's plan; one without cells if there is none yet. Older plans get what they lack.
+
+    Raises:
+        DamagedRecord: plan.json is not a plan of this version.
+    """
+    path = sweep_dir / PLAN_FILE
+    plan = empty_plan(sweep_dir.name)
+    if not path.exists():
+        return plan
+    plan |= {"schema": None, "cells": None} | read_json(path, "a plan", _ADVICE)
+    if plan["schema"] != SCHEMA_VERSION:
+        raise DamagedRecord(f"{path}: schema {plan['schema']!r}, this version reads {SCHEMA_VERSION}")
+    if not isinstance(plan["cells"], list):
+        raise DamagedRecord(f"{path}: not a plan (cells = {plan['cells']!r:.80}); {_ADVICE}")
+    plan["cells"] = [_checked(row, f"{path}: cell {number}") for number, row in enumerate(plan["cells"], start=1)]
+    names = [row["cell"] for row in plan["cells"]]
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise DamagedRecord(f"{path}: cell {twice} is planned twice; {_ADVICE}")
+    return plan
+
+
+def _checked(row: Any, where: str) -> dict[str, Any]:
+    if not isinstance(row, dict) or not isinstance(row.get("cell"), str):
+        raise DamagedRecord(f"{where} has no name; {_ADVICE}")
+    if "variant" not in row and "loss" in row and "beta" in row:
+        row = {**row, "method": GPO, "variant": row["loss"], "strength": row["beta"]}
+    for key, kinds in (("variant", (str,)), ("strength", (int, float)), ("seed", (int,))):
+        if not isinstance(row.get(key), kinds) or isinstance(row[key], bool):
+            raise DamagedRecord(f"{where} ({row['cell']}): {key} = {row.get(key)!r}; {_ADVICE}")
+    return row

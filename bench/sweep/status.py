@@ -1,0 +1,70 @@
+"""State of a sweep, read from its files alone."""
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.markup import escape
+from rich.table import Table
+
+from bench.records import DONE, FAILED, INTERRUPTED, MISSING, RUNNING, CellView, cell_view, read_plan
+
+_STYLES = {DONE: "green", FAILED: "red", RUNNING: "cyan", INTERRUPTED: "yellow", MISSING: "dim"}
+
+
+def sweep_views(sweep_dir: Path) -> list[CellView]:
+    """Every planned cell of a sweep, in the plan's order."""
+    return [cell_view(sweep_dir, row["cell"]) for row in read_plan(sweep_dir)["cells"]]
+
+
+def seconds_left(views: Sequence[CellView], workers: int | None = None) -> float | None:
+    """Mean duration of the finished cells × cells to go / cells side by side; None before the first is done."""
+    durations = [v.status.updated_at - v.status.started_at for v in views if v.status and v.state == DONE]
+    if not durations:
+        return None
+    states = Counter(view.state for view in views)
+    to_go = states[RUNNING] / 2 + states[MISSING] + states[INTERRUPTED]
+    return sum(durations) / len(durations) * to_go / max(1, workers or states[RUNNING])
+
+
+def format_seconds(seconds: float | None) -> str:
+    """Such as ``1:05`` or ``2:03:04``; ``–`` for None."""
+    if seconds is None:
+        return "–"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def format_measurement(record: dict[str, Any] | None) -> tuple[str, str]:
+    """KL and gold of a record with their standard errors."""
+    if record is None:
+        return "", ""
+    return (
+        f"{record['kl']:.2f} ± {record['kl_se']:.2f}",
+        f"{record['gold']:+.2f} ± {record['gold_se']:.2f}",
+    )
+
+
+def status_table(views: Sequence[CellView]) -> Table:
+    """One row per cell."""
+    table = Table("cell", "state", "step", "KL (nats)", "gold (SD)", "time", "error or warning", box=None)
+    for view in views:
+        status = view.status
+        kl, gold = format_measurement(view.last)
+        steps = f"{status.steps_done}/{status.steps_total}" if status else ""
+        took = format_seconds(status.updated_at - status.started_at) if status else ""
+        note = view.error or ("; ".join(status.warnings) if status else "")
+        style = _STYLES[view.state]
+        table.add_row(escape(view.name), f"[{style}]{view.state}[/]", steps, kl, gold, took, escape(note))
+    return table
+
+
+def summary_line(views: Sequence[CellView]) -> str:
+    """Counts per state and the time left."""
+    states = Counter(view.state for view in views)
+    counts = ", ".join(f"{states[state]} {state}" for state in _STYLES if states[state])
+    left = seconds_left(views)
+    unfinished = len(views) - states[DONE] - states[FAILED]
+    return f"{len(views)} cells: {counts}" + (f"; {format_seconds(left)} left" if unfinished and left else "")

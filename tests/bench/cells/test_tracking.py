@@ -1,0 +1,166 @@
+"""W&B mirrors the records, one offline run a cell, and whatever happens to it costs no cell."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+import wandb
+from wandb_files import offline_run_files, read_offline_run
+
+from bench import records
+from bench.cells.run import run_cell
+from bench.cells.tracking import check_login
+from bench.config import ConfigError
+from bench.records import RECORDS_FILE
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path, monkeypatch):
+    """W&B keeps logs and looks for keys below the home directory, whatever it is told."""
+    home = tmp_path / "home"
+    home.mkdir()
+    monkeypatch.setenv("HOME", str(home))
+    for name in ("WANDB_API_KEY", "NETRC", "XDG_CACHE_HOME", "XDG_CONFIG_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    return home
+
+
+@pytest.fixture
+def make_cell(tiny_world, tmp_path):
+    def make(mode="offline", **changes):
+        return tiny_world.cell(tmp_path / "runs", {"tracking.wandb.mode": mode, **changes})
+
+    return make
+
+
+def test_each_cell_is_one_run_that_ends_in_its_final_record(make_cell, tmp_path):
+    cells = [make_cell(seed=seed, sweep="my-sweep") for seed in (0, 1)]
+    assert [run_cell(cell).state for cell in cells] == ["done", "done"]
+    runs = {run.name: run for run in map(read_offline_run, offline_run_files(tmp_path / "runs"))}
+    assert len(offline_run_files(tmp_path / "runs")) == 2
+    assert runs.keys() == {cell.name for cell in cells}
+    assert len({run.id for run in runs.values()}) == 2
+    for cell in cells:
+        run, rows = runs[cell.name], records.read_records(cell.directory / RECORDS_FILE)
+        assert (run.id, run.group, run.project, run.exit_code) == (rows[0]["cell_id"], "my-sweep", "gpo-bench", 0)
+        assert [step["step"] for step in run.history] == [row["step"] for row in rows]
+        for logged, row in zip(run.history, rows, strict=True):
+            measured = {key: value for key, value in row.items() if isinstance(value, float) and key in logged}
+            assert len(measured) == 25
+            assert {key: logged[key] for key in measured} == pytest.approx(measured)
+            assert (logged["frontier/gold"], logged["frontier/win_rate"]) == (row["gold"], row["win_rate"])
+        for key in ("kl", "gold", "step", "loss", "beta", "gold_model", "preferences", "git_commit"):
+            assert run.summary[key] == rows[-1][key]
+        config = {key: value for key, value in run.config.items() if not key.startswith("_")}
+        assert (config["optim"]["lr"], config["seed"], config["world"]["name"]) == (1e-2, cell.config.seed, "tiny")
+        assert run.axes == {"step": "", "*": "step", "frontier/gold": "kl", "frontier/win_rate": "kl"}
+
+
+def test_an_interrupted_cell_ends_with_one_run_of_the_same_id(make_cell, tmp_path):
+    cell = make_cell()
+
+    def interrupt(record):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_cell(cell, interrupt)
+    (first,) = map(read_offline_run, offline_run_files(tmp_path / "runs"))
+    assert (len(first.history), first.exit_code) == (1, 1)
+    assert run_cell(cell).state == "done"
+    (again,) = map(read_offline_run, offline_run_files(tmp_path / "runs"))
+    assert (again.id, len(again.history), again.exit_code) == (first.id, 3, 0)
+
+
+def test_disabled_writes_nothing(make_cell):
+    cell = make_cell("disabled")
+    assert run_cell(cell).state == "done"
+    assert not list(cell.directory.glob("wandb*"))
+
+
+class BrokenRun:
+    """A run of which one method raises."""
+
+    def __init__(self, run, broken):
+        self._run, self._broken = run, broken
+
+    def __getattr__(self, name):
+        if name == self._broken:
+            raise wandb.errors.CommError("the service is gone")
+        return getattr(self._run, name)
+
+
+@pytest.mark.parametrize("broken", ["init", "define_metric", "log", "summary", "finish"])
+def test_a_w_and_b_that_raises_costs_no_cell(make_cell, monkeypatch, capsys, broken):
+    init = wandb.init
+
+    def failing_init(**settings):
+        if broken == "init":
+            raise OSError("no space left for W&B")
+        return BrokenRun(init(**settings), broken)
+
+    cell = make_cell()
+    with monkeypatch.context() as patch:
+        patch.setattr(wandb, "init", failing_init)
+        status = run_cell(cell)
+    assert (status.state, status.error) == ("done", None)
+    assert len(records.read_records(cell.directory / RECORDS_FILE)) == 3
+    warnings = [line for line in capsys.readouterr().err.splitlines() if line.startswith("warning: W&B")]
+    assert len(warnings) == 1, "said once"
+    assert cell.name in warnings[0]
+    after = make_cell(seed=1)
+    assert run_cell(after).state == "done"
+    (run,) = map(read_offline_run, offline_run_files(after.directory))
+    assert (run.name, len(run.history)) == (after.name, 3), "the next cell has a run of its own"
+
+
+@pytest.mark.slow
+def test_a_w_and_b_whose_service_is_killed_costs_no_cell(tiny_world, tmp_path):
+    """In a process of its own: W&B starts its service once for each."""
+    code = f"""
+import os, signal
+from pathlib import Path
+from bench.cells.run import run_cell
+from processes import find_processes
+from tiny_world import TinyWorld
+world = TinyWorld(*map(Path, {list(map(str, tiny_world))!r}))
+def kill(record):
+    if record.step == 0:
+        (service,) = [pid for pid in find_processes("wandb-core") if parent(pid) == os.getpid()]
+        os.kill(service, signal.SIGKILL)
+def parent(pid):
+    return int(Path(f"/proc/{{pid}}/stat").read_text().rpartition(")")[2].split()[1])
+for seed in (0, 1):
+    cell = world.cell(Path({str(tmp_path / "runs")!r}), {{"tracking.wandb.mode": "offline", "seed": seed}})
+    status = run_cell(cell, kill if seed == 0 else lambda record: None)
+    print(status.state, status.error)
+"""
+    # W&B tells processes started by this one, through a variable, to use this one's service.
+    environment = {key: value for key, value in os.environ.items() if "WANDB" not in key}
+    environment["PYTHONPATH"] = os.pathsep.join((str(ROOT), str(ROOT / "tests")))
+    ran = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=120)
+    assert (ran.returncode, ran.stdout.split()) == (0, ["done", "None"] * 2), ran.stderr
+    assert "warning: W&B stopped" in ran.stderr
+
+
+@pytest.mark.parametrize("mode", ["offline", "disabled"])
+def test_without_online_no_key_is_needed(make_cell, mode):
+    check_login(make_cell(mode).config)
+
+
+def test_online_without_a_key_is_refused_at_once(make_cell):
+    with pytest.raises(ConfigError, match=r"mode=online: no API key; run `wandb login`, set WANDB_API_KEY, or use"):
+        check_login(make_cell("online").config)
+
+
+def test_a_key_in_netrc_is_enough_and_no_server_is_asked(make_cell, home):
+    """Nothing listens there: asking would fail, or wait."""
+    host = urlsplit(wandb.setup().settings.base_url).hostname
+    netrc = home / ".netrc"
+    netrc.write_text(f"machine {host}\n  login user\n  password {'k' * 40}\n")
+    netrc.chmod(0o600)
+    check_login(make_cell("online").config)

@@ -1,0 +1,149 @@
+"""What cells stand on is built once, found again, shared as far as settings allow, refused where it does not fit."""
+
+import json
+import shutil
+
+import pandas as pd
+import pytest
+from tiny_world import WORDS, write_gold
+
+from bench.cells import inputs
+from bench.cells.inputs import load_inputs
+from bench.config import ConfigError
+from bench.data.artifacts import DamagedArtifact
+from bench.data.prepared import prepare, prepare_cells
+from bench.records import REFERENCE_COLUMNS
+from gold_rm.reward_model import GoldModelError
+
+
+@pytest.fixture
+def world(tiny_world, tmp_path):
+    """The tiny world with artifacts of its own."""
+    return tiny_world._replace(artifacts=tmp_path / "artifacts")
+
+
+def prepared(world, tmp_path, **changes):
+    """What was prepared, and the kinds of artifact that were built for it."""
+    messages: list[str] = []
+    config = world.config(tmp_path / "runs", changes)
+    result = prepare(config, messages.append)
+    return result, [message.split()[1] for message in messages if message.startswith("building ")]
+
+
+def test_everything_is_built_once_and_shared_as_far_as_settings_allow(world, tmp_path):
+    first, built = prepared(world, tmp_path)
+    assert built == ["world", "reference", "pairs", "preferences"]
+    again, built = prepared(world, tmp_path, beta=0.3, loss="hinge", seed=5, **{"optim.lr": 1e-4})
+    assert (again, built) == (first, [])
+    for changes, expected in (
+        ({"labels.rule": "bradley_terry"}, ["preferences"]),
+        ({"labels.flip_rate": 0.1}, ["preferences"]),
+        ({"pairs.per_cell": 20}, []),
+        ({"pairs.seed": 1}, ["pairs", "preferences"]),
+        ({"pairs.pool": 100}, ["pairs", "preferences"]),
+        ({"evaluation.reference_samples": 5}, ["reference", "pairs", "preferences"]),
+        ({"world.max_new_tokens": 5}, ["reference", "pairs", "preferences"]),
+        ({"world.name": "another name"}, []),
+    ):
+        assert prepared(world, tmp_path, **changes)[1] == expected, changes
+
+
+def test_fingerprints_follow_content(world, tmp_path):
+    first, _ = prepared(world, tmp_path)
+    elsewhere, built = prepared(world._replace(artifacts=tmp_path / "elsewhere"), tmp_path)
+    assert len(built) == 4
+    assert elsewhere.preferences.fingerprint == first.preferences.fingerprint
+    assert elsewhere.preferences.path != first.preferences.path
+    other, _ = prepared(world._replace(gold=write_gold(tmp_path / "gold", seed=8)), tmp_path)
+    assert other.gold_fingerprint != first.gold_fingerprint
+    assert other.preferences.fingerprint != first.preferences.fingerprint
+
+
+def test_facts_and_splits(tiny_world, tmp_path):
+    result, _ = prepared(tiny_world, tmp_path)
+    pairs = pd.read_parquet(result.preferences.path / "pairs.parquet")
+    held_out = pairs.loc[pairs["split"] == "held_out", "prompt"]
+    assert set(held_out) <= set(result.world.eval_prompts[:24]), "held-out pairs are on the prompts of the evaluation"
+    assert set(pairs.loc[pairs["split"] == "train", "prompt"]) <= set(result.world.train_prompts)
+    assert json.loads((result.preferences.path / "facts.json").read_text())["pairs"] == 96 + 24
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"evaluation.prompts": 65}, "evaluation.prompts=65: world tiny holds out 64 prompts for evaluation"),
+        ({"pairs.per_cell": 96}, r"pairs.per_cell=96: \d+ of pairs.pool=96 are left after ties were dropped"),
+        ({"world.params.gold": "/no/where"}, "world.params.gold=/no/where: no such directory"),
+        ({"world.params.polices": 1}, "world.params.polices: no such key; did you mean 'world.params.policy'"),
+        ({"world.builder": "directory"}, "world.builder='directory': did you mean 'directories'?"),
+        ({"device": "cuda:7"}, "device='cuda:7': "),
+    ],
+)
+def test_settings_that_do_not_fit_the_world(tiny_world, tmp_path, changes, message):
+    with pytest.raises(ConfigError, match=message):
+        prepare(tiny_world.config(tmp_path, changes))
+
+
+def test_models_of_the_wrong_kind(world, tmp_path):
+    write_gold(tmp_path / "two", outputs=2)
+    for changes, kind, message in (
+        (
+            {"world.params.gold": str(world.policy)},
+            GoldModelError,
+            "holds a GPT2LMHeadModel, not a sequence classifier",
+        ),
+        ({"world.params.gold": str(tmp_path / "two")}, GoldModelError, "has 2 outputs; a reward model has exactly one"),
+        ({"world.params.policy": str(world.gold)}, ConfigError, "GPT2ForSequenceClassification, a reward model"),
+    ):
+        with pytest.raises(kind, match=message):
+            prepare(world.config(tmp_path / "runs", changes))
+
+
+def test_a_damaged_artifact_is_refused_and_deleting_it_helps(world, tmp_path):
+    result, _ = prepared(world, tmp_path)
+    file = result.preferences.path / "pairs.parquet"
+    file.write_bytes(file.read_bytes()[:-10])
+    with pytest.raises(DamagedArtifact, match=r"pairs\.parquet does not match its checksum; delete that directory"):
+        prepared(world, tmp_path)
+    shutil.rmtree(result.preferences.path)
+    again, built = prepared(world, tmp_path)
+    assert (again, built) == (result, ["preferences"])
+
+
+def test_a_sweep_gets_copies_of_what_the_analysis_reads(world, tmp_path):
+    cells = [
+        world.cell(tmp_path / "runs", {"seed": seed, "labels.flip_rate": rate}) for seed in (0, 1) for rate in (0, 0.1)
+    ]
+    prepare_cells(cells, lambda message: None)
+    sweep_dir = cells[0].config.sweep_dir
+    results = [prepare(cell.config) for cell in cells]
+    names = {f"reference-{each.reference.fingerprint}.parquet" for each in results}
+    names |= {f"labels-{each.preferences.fingerprint}.parquet" for each in results}
+    assert len(names) == 3
+    assert {path.name for path in sweep_dir.iterdir()} == names
+    (reference,) = sweep_dir.glob("reference-*.parquet")
+    assert tuple(pd.read_parquet(reference).columns) == REFERENCE_COLUMNS
+
+
+def test_a_cells_pairs_are_drawn_by_its_seed(tiny_world, tmp_path):
+    result, _ = prepared(tiny_world, tmp_path)
+    drawn = {}
+    for seed in (0, 1):
+        loaded = load_inputs(result, tiny_world.config(tmp_path, {"seed": seed}))
+        drawn[seed] = [tuple(row) for row in loaded.train.chosen.input_ids.tolist()]
+        assert len(drawn[seed]) == 48
+        assert len(loaded.evaluation.held_out) <= 24
+        assert loaded.label_probability == 1.0
+    pool = inputs.cached_pairs(result.preferences.path, "train", 0).chosen.input_ids.tolist()
+    assert all(set(rows) <= set(map(tuple, pool)) for rows in drawn.values())
+    assert len(set(drawn[0]) ^ set(drawn[1])) > 10
+
+
+def test_the_loaded_evaluation_set_is_the_references_first_sample(tiny_world, tmp_path):
+    result, _ = prepared(tiny_world, tmp_path)
+    loaded = load_inputs(result, tiny_world.config(tmp_path))
+    frame = pd.read_parquet(result.reference.path / "samples.parquet").groupby("prompt_id").first()
+    assert loaded.evaluation.prompts == frame["prompt"].tolist() == result.world.eval_prompts[:24]
+    assert loaded.evaluation.reference_responses == frame["response"].tolist()
+    assert loaded.evaluation.reference_gold.tolist() == frame["gold"].tolist()
+    assert loaded.evaluation.prompt_ids == [[WORDS.index(f" {w}") for w in p.split()] for p in frame["prompt"]]

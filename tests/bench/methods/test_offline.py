@@ -1,0 +1,200 @@
+"""One objective, one optimiser: gradients against closed forms, and nothing in the set-up depends on the loss."""
+
+import copy
+from itertools import islice
+from typing import ClassVar
+
+import pytest
+import torch
+from tiny_models import tiny_policy
+from tiny_world import moved_copy, sample_pairs
+
+from bench.config import OptimConfig
+from bench.data.pairs import pair_logprobs
+from bench.losses import LOSSES
+from bench.methods.offline import NonFiniteLoss, Objective, accumulate_gradient, shuffled_batches, train
+from bench.policies.load import load_policy
+
+SETTINGS = OptimConfig(lr=1e-3, steps=6, batch_pairs=8, warmup_steps=4, clip_norm=1e9)
+BETA = 0.3
+
+
+@pytest.fixture(scope="module")
+def reference(tiny_world):
+    return load_policy(tiny_world.policy)
+
+
+@pytest.fixture(scope="module")
+def pairs(reference):
+    return sample_pairs(reference, 20)
+
+
+def gradient_of(model):
+    """The whole parameter vector's gradient."""
+    return torch.cat([parameter.grad.flatten() for parameter in model.parameters()])
+
+
+def weights_of(model):
+    return torch.cat([parameter.detach().flatten() for parameter in model.parameters()])
+
+
+def optim(**changes):
+    return OptimConfig(**{**vars(SETTINGS), **changes})
+
+
+def generator(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_at_the_reference_the_loss_is_f_of_0_and_the_gradient_is_beta_slope_times_that_of_rho(reference, pairs, name):
+    loss, model = LOSSES[name], reference.trainable_copy().model
+    value, norm = accumulate_gradient(model, pairs, Objective(loss.fn, BETA), SETTINGS)
+    assert value.item() == pytest.approx(loss.value_at_zero, abs=1e-5)
+    seen = gradient_of(model)
+    model.zero_grad()
+    pair_logprobs(model, pairs).rho.mean().backward()
+    torch.testing.assert_close(seen, BETA * loss.slope_at_zero * gradient_of(model), rtol=1e-4, atol=1e-6)
+    assert norm.item() == pytest.approx(seen.norm().item(), rel=1e-5)
+
+
+@pytest.mark.parametrize("size", [1, 3, 8, 20, 50])
+@pytest.mark.parametrize("length_normalized", [False, True])
+def test_micro_batches_sum_to_the_batch(reference, pairs, size, length_normalized):
+    policy = moved_copy(reference)
+    results = []
+    for micro in (None, size):
+        objective = Objective(LOSSES["squared"].fn, BETA, length_normalized)
+        value, norm = accumulate_gradient(policy.model, pairs, objective, optim(micro_batch_pairs=micro))
+        results.append((gradient_of(policy.model) / norm, value, norm))
+    whole, pieces = results
+    assert (whole[0] - pieces[0]).abs().max() < 1e-6
+    torch.testing.assert_close(whole[1:], pieces[1:], rtol=1e-5, atol=0)
+
+
+def test_a_gradient_longer_than_the_clip_is_shortened_and_reported_as_it_was(reference, pairs):
+    model = moved_copy(reference).model
+    objective = Objective(LOSSES["squared"].fn, BETA)
+    _, free_norm = accumulate_gradient(model, pairs, objective, SETTINGS)
+    free = gradient_of(model)
+    _, norm = accumulate_gradient(model, pairs, objective, optim(clip_norm=0.5))
+    assert norm == free_norm == pytest.approx(free.norm().item(), rel=1e-5)
+    torch.testing.assert_close(gradient_of(model), 0.5 * free / free.norm(), rtol=1e-4, atol=1e-7)
+
+
+class SpyAdamW(torch.optim.AdamW):
+    """Remembers how each optimiser was made, and the learning rate of every step."""
+
+    seen: ClassVar[list] = []
+
+    def __init__(self, parameters, **settings):
+        parameters = list(parameters)
+        super().__init__(parameters, **settings)
+        self.rates: list[float] = []
+        SpyAdamW.seen.append((sorted(settings.items()), [p.shape for p in parameters], self.rates))
+
+    def step(self, *args, **kwargs):
+        self.rates += [group["lr"] for group in self.param_groups]
+        return super().step(*args, **kwargs)
+
+
+def test_optimiser_schedule_and_order_do_not_depend_on_the_loss(reference, pairs, monkeypatch):
+    monkeypatch.setattr(torch.optim, "AdamW", SpyAdamW)
+    monkeypatch.setattr(SpyAdamW, "seen", [])
+    batches = {}
+    for name, loss in LOSSES.items():
+        seen = batches[name] = []
+
+        def fn(z, loss=loss, seen=seen):
+            seen.append(len(z))
+            return loss.fn(z)
+
+        list(train(reference.trainable_copy().model, pairs, Objective(fn, BETA), SETTINGS, generator=generator()))
+    first, *others = SpyAdamW.seen
+    assert len(others) == len(LOSSES) - 1
+    assert all(other == first for other in others)
+    settings, shapes, rates = first
+    assert dict(settings) == {"lr": 1e-3, "betas": (0.9, 0.99), "weight_decay": 0.0, "fused": True}
+    assert len(shapes) == len(list(reference.model.parameters()))
+    assert rates == pytest.approx([0.25e-3, 0.5e-3, 0.75e-3, 1e-3, 1e-3, 1e-3]), "linear warm-up, then constant"
+    assert set(map(tuple, batches.values())) == {(8,) * 6}
+
+
+def test_the_first_step_is_adams(reference, pairs):
+    """Bias-corrected Adam's first step is −lr · g / (|g| + ε); warm-up makes lr a quarter."""
+    model = reference.trainable_copy().model
+    before = weights_of(model)
+    objective = Objective(LOSSES["logistic"].fn, BETA)
+    batch = pairs.take(next(shuffled_batches(len(pairs), 8, generator())))
+    probe = reference.trainable_copy().model
+    accumulate_gradient(probe, batch, objective, SETTINGS)
+    gradient = gradient_of(probe)
+    next(iter(train(model, pairs, objective, SETTINGS, generator=generator())))
+    expected = -0.25e-3 * gradient / (gradient.abs() + 1e-8)
+    torch.testing.assert_close(weights_of(model) - before, expected, rtol=1e-2, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_a_step_lowers_the_loss_on_its_batch(reference, pairs, name):
+    loss, model = LOSSES[name], moved_copy(reference, size=0.05).model
+    objective = Objective(loss.fn, BETA)
+    settings = optim(batch_pairs=len(pairs), steps=1, warmup_steps=0)
+    (first,) = train(model, pairs, objective, settings, generator=generator())
+    after, _ = accumulate_gradient(model, pairs, objective, settings)
+    assert after.item() < first.loss - 1e-4
+
+
+def test_dropout_is_off(tmp_path, pairs):
+    """π_ref was scored without it, and at step 0 the policy has to be π_ref (PITFALLS 13)."""
+    policy = tiny_policy(tmp_path, dropout=0.5, words=("<eos>", *map(str, range(8)))).trainable_copy()
+    objective = Objective(LOSSES["logistic"].fn, BETA)
+    values = [accumulate_gradient(policy.model, pairs, objective, SETTINGS)[0] for _ in range(2)]
+    assert values[0] == values[1]
+    list(train(policy.model, pairs, objective, SETTINGS, generator=generator()))
+    assert not any(module.training for module in policy.model.modules())
+
+
+def test_the_same_seed_trains_the_same_weights_and_another_order_does_not(reference, pairs):
+    def trained(seed):
+        model = reference.trainable_copy().model
+        metrics = list(train(model, pairs, Objective(LOSSES["hinge"].fn, BETA), SETTINGS, generator=generator(seed)))
+        assert [each.step for each in metrics] == [1, 2, 3, 4, 5, 6]
+        return weights_of(model)
+
+    assert torch.equal(trained(0), trained(0))
+    assert not torch.equal(trained(0), trained(1))
+
+
+@pytest.mark.parametrize(
+    ("poison", "value"),
+    [(lambda z: z * float("nan"), "loss nan, gradient norm nan"),
+     (lambda z: z - z.detach() + float("inf"), "loss inf, gradient norm"),
+     (lambda z: (z - z.detach()).sqrt(), "loss 0, gradient norm nan")],
+)  # fmt: skip
+def test_a_loss_that_is_not_finite_ends_training_before_its_update(reference, pairs, poison, value):
+    model, calls = reference.trainable_copy().model, []
+
+    def fn(z):
+        calls.append(len(z))
+        return LOSSES["logistic"].fn(z) if len(calls) < 3 else poison(z)
+
+    steps = train(model, pairs, Objective(fn, BETA), SETTINGS, generator=generator())
+    list(islice(steps, 2))
+    before = copy.deepcopy(weights_of(model))
+    with pytest.raises(NonFiniteLoss, match=f"^step 3: {value}"):
+        next(steps)
+    assert torch.equal(weights_of(model), before)
+    assert before.isfinite().all()
+
+
+def test_batches_visit_every_pair_once_an_epoch_and_run_across_epochs():
+    batches = list(islice(shuffled_batches(10, 4, generator()), 15))
+    assert {len(batch) for batch in batches} == {4}
+    epochs = torch.cat(batches).reshape(6, 10)
+    assert epochs.sort(dim=1).values.tolist() == [list(range(10))] * 6
+    assert len(set(map(tuple, epochs.tolist()))) == 6, "each in its own order"
+
+
+def test_batches_larger_than_the_data():
+    batch = next(shuffled_batches(3, 7, generator()))
+    assert batch.bincount().tolist() in ([3, 2, 2], [2, 3, 2], [2, 2, 3])

@@ -1,0 +1,169 @@
+"""Cells of the oracle world through the whole pipeline, and their records against exact values."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from rich.console import Console
+
+from bench.cells.inputs import load_inputs
+from bench.cells.run import run_cell
+from bench.config import (
+    CellConfig,
+    ConfigError,
+    EvaluationConfig,
+    LabelsConfig,
+    OptimConfig,
+    PairsConfig,
+    TrackingConfig,
+    WandbConfig,
+    WorldConfig,
+)
+from bench.data.prepared import prepare
+from bench.losses import resolve_loss
+from bench.methods.offline import Objective, train
+from bench.oracle import check as oracle_check
+from bench.oracle.exact import tilted
+from bench.oracle.population import implicit_reward, pair_probabilities
+from bench.records import EXACT_COLUMNS, EXACT_FILE, RECORDS_FILE, read_records
+from bench.seeding import generator_for
+from bench.sweep.plan import PlannedCell, write_plan
+
+WORLD = {"policy": "tabular", "tokens": 4, "length": 2, "contexts": 2, "prompts": 256, "seed": 0}
+CELLS = [("logistic", 0.5), ("squared", 0.3), ("hinge", 0.5)]
+
+
+def config_of(root, loss: str, beta: float, **world) -> CellConfig:
+    params = {**WORLD, **world}
+    return CellConfig(
+        world=WorldConfig("oracle", "oracle", params["length"], params), sweep="oracle", loss=loss, beta=beta,
+        optim=OptimConfig(lr=0.05, steps=120, batch_pairs=256, warmup_steps=5),
+        labels=LabelsConfig(rule="bradley_terry", temperature=0.7),
+        pairs=PairsConfig(pool=12288, per_cell=8192, held_out=256),
+        evaluation=EvaluationConfig(prompts=256, checkpoints=2, reference_samples=16),
+        tracking=TrackingConfig(WandbConfig("disabled")), device="cpu",
+        runs_dir=str(root / "runs"), artifacts_dir=str(root / "artifacts"),
+    )  # fmt: skip
+
+
+def run(config: CellConfig) -> PlannedCell:
+    cell = PlannedCell(f"loss={config.loss},beta={config.beta:g},seed=0", config)
+    status = run_cell(cell)
+    assert status.state == "done", status.error
+    return cell
+
+
+@pytest.fixture(scope="module")
+def sweep(tmp_path_factory):
+    """Three finished cells on the tabular world."""
+    root = tmp_path_factory.mktemp("oracle")
+    cells = [run(config_of(root, loss, beta)) for loss, beta in CELLS]
+    write_plan(cells[0].config.sweep_dir, cells, ["test"])
+    return cells
+
+
+def last_record(cell: PlannedCell) -> dict:
+    return read_records(cell.directory / RECORDS_FILE)[-1]
+
+
+@pytest.mark.parametrize("index", range(len(CELLS)), ids=[loss for loss, _ in CELLS])
+def test_records_are_estimates_of_exact_values(sweep, index):
+    """Train once more with the same seeds, which gives the same policy, and enumerate what it does."""
+    config = sweep[index].config
+    prepared = prepare(config)
+    inputs = load_inputs(prepared, config)
+    policy = inputs.reference.trainable_copy()
+    objective = Objective(resolve_loss(config.loss).fn, config.beta)
+    order = generator_for(config.seed, "order")
+    losses = [step.loss for step in train(policy.model, inputs.train, objective, config.optim, generator=order)]
+    record = last_record(sweep[index])
+    assert np.mean(losses[60:]) == pytest.approx(record["train_loss"], rel=1e-5)
+
+    world = oracle_check.load_exact_world(config, prepared)
+    with torch.no_grad():
+        log_policy = world.logprobs(policy.model)
+    pairs = pair_probabilities(world, config.labels)
+    log_ratio = log_policy - world.log_reference
+    rho = log_ratio[:, :, None] - log_ratio[:, None, :]
+    mean, square, fourth = (float((pairs * rho**power).sum()) for power in (1, 2, 4))
+    held_out = config.pairs.held_out
+    exact = {
+        "kl": (world.mean(world.kl(log_policy)), record["kl_se"]),
+        "kl_k1": (world.mean(world.kl(log_policy)), record["kl_k1_se"]),
+        "gold": (world.mean(world.expected_gold(log_policy)), record["gold_se"]),
+        "rho_mean": (mean, ((square - mean**2) / held_out) ** 0.5),
+        "rho_sq_mean": (square, ((fourth - square**2) / held_out) ** 0.5),
+    }
+    for key, (value, se) in exact.items():
+        assert abs(record[key] - value) < 4 * se, key
+    assert record["kl"] > 0.2
+    assert record["gold"] > 0.3
+
+
+@pytest.mark.parametrize("index", range(len(CELLS)), ids=[loss for loss, _ in CELLS])
+def test_sampled_training_comes_near_the_population_optimum(sweep, index):
+    config = sweep[index].config
+    world = oracle_check.load_exact_world(config, prepare(config))
+    reward = implicit_reward(pair_probabilities(world, config.labels), resolve_loss(config.loss))
+    optimum = tilted(world, reward, config.beta)
+    record = last_record(sweep[index])
+    assert record["kl"] == pytest.approx(world.mean(world.kl(optimum)), rel=0.3)
+    assert record["gold"] == pytest.approx(world.mean(world.expected_gold(optimum)), abs=0.15)
+
+
+def test_check_writes_exact_frontiers_and_finds_nothing_above_them(sweep, tmp_path):
+    sweep_dir = sweep[0].config.sweep_dir
+    console = Console(file=(tmp_path / "out.txt").open("w", encoding="utf-8"), width=160)
+    assert oracle_check.check_sweep(sweep_dir, console) == 0
+    console.file.close()
+    exact = pd.read_parquet(sweep_dir / EXACT_FILE)
+    assert tuple(exact.columns) == EXACT_COLUMNS
+    assert set(exact["kind"]) == {"optimum", "logistic", "squared", "hinge"}
+    ceiling = exact[exact["kind"] == "optimum"]
+    assert (ceiling.sort_values("kl")["gold"].diff().dropna() >= -1e-9).all()
+    # logistic's optimum is π* at λ = β · temperature.
+    of_logistic = exact[exact["kind"] == "logistic"]
+    assert 0.5 in of_logistic["strength"].tolist()
+    kl, gold = ceiling.sort_values("kl")[["kl", "gold"]].to_numpy().T
+    np.testing.assert_allclose(of_logistic["gold"], np.interp(of_logistic["kl"], kl, gold), atol=1e-3)
+    text = (tmp_path / "out.txt").read_text(encoding="utf-8")
+    assert "2 contexts × 13 responses; of 9 checkpoints" in text
+
+
+def test_a_gold_score_above_the_optimum_is_an_error(sweep, tmp_path):
+    """A sweep whose last record claims more gold than any policy with its KL can have."""
+    config = replace(sweep[0].config, runs_dir=str(tmp_path))
+    cell = PlannedCell(sweep[0].name, config)
+    cell.directory.mkdir(parents=True)
+    write_plan(config.sweep_dir, [cell], ["test"])
+    (cell.directory / "config.yaml").write_text((sweep[0].directory / "config.yaml").read_text())
+    record = {**last_record(sweep[0]), "gold": 5.0}
+    (cell.directory / RECORDS_FILE).write_text(json.dumps(record) + "\n")
+    assert oracle_check.check_sweep(config.sweep_dir, Console(quiet=True)) == 1
+
+
+def test_excess_counts_both_standard_errors():
+    ceiling = pd.DataFrame({"kl": [0.0, 1.0, 2.0], "gold": [0.0, 2.0, 4.0]})
+    checkpoints = pd.DataFrame({"kl": [0.5], "kl_se": [0.3], "gold": [2.0], "gold_se": [0.8]})
+    # One above the line of slope 2, whose KL error counts twice: 1 / √(0.8² + 0.6²).
+    assert oracle_check.excess_in_se(checkpoints, ceiling)[0] == pytest.approx(1.0)
+
+
+def test_a_transformer_policy_goes_through_the_same_pipeline(tmp_path):
+    config = config_of(tmp_path, "logistic", 0.5, policy="transformer")
+    sizes = PairsConfig(pool=1024, per_cell=512, held_out=64)
+    cell = run(replace(config, pairs=sizes, optim=replace(config.optim, lr=1e-3, steps=40)))
+    first, last = (read_records(cell.directory / RECORDS_FILE)[i] for i in (0, -1))
+    assert abs(first["kl"]) < 1e-4
+    assert last["kl"] > 0.01
+    assert last["gold"] > first["gold"]
+
+
+def test_what_cannot_be_checked_says_why(tmp_path, capsys):
+    assert oracle_check.main([str(tmp_path / "nothing")]) == 2
+    assert "no cell with records" in capsys.readouterr().err
+    with pytest.raises(ConfigError, match="19,531 responses"):
+        prepare(config_of(tmp_path, "logistic", 0.5, tokens=6, length=6))

@@ -1,0 +1,128 @@
+"""Sampling against exact enumeration of every response, and cached steps against a full forward pass."""
+
+from collections import Counter
+
+import numpy as np
+import pytest
+import scipy.stats
+import torch
+from tiny_models import ARCHITECTURES, enumerate_responses, tiny_policy
+
+from bench.policies.load import Policy
+from bench.policies.logprobs import next_token_logits
+from bench.policies.sampling import sample_responses
+from bench.policies.tokens import TokenIds, collate
+
+SHORT, LONG = [1], [1, 2, 3, 2, 1]
+MAX_NEW_TOKENS = 3
+
+
+@pytest.fixture(scope="module", params=ARCHITECTURES)
+def policy(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Policy:
+    return tiny_policy(tmp_path_factory.mktemp(request.param), request.param)
+
+
+def draw(policy: Policy, prompts: list[TokenIds], seed: int = 0, batch_size: int = 4096) -> list[TokenIds]:
+    generator = torch.Generator().manual_seed(seed)
+    return sample_responses(policy, prompts, max_new_tokens=MAX_NEW_TOKENS, generator=generator, batch_size=batch_size)
+
+
+def chi_square_p_value(responses: list[TokenIds], probabilities: dict[tuple[int, ...], float]) -> float:
+    """P-value of the counts of `responses`; outcomes expected less than five times are pooled."""
+    counts = Counter(map(tuple, responses))
+    assert counts.keys() <= probabilities.keys()
+    expected = {response: p * len(responses) for response, p in probabilities.items()}
+    common = [response for response in expected if expected[response] >= 5]
+    observed = [counts[response] for response in common]
+    rare = len(responses) - sum(observed)
+    expectation = [expected[response] for response in common]
+    return scipy.stats.chisquare([*observed, rare], [*expectation, len(responses) - sum(expectation)]).pvalue
+
+
+def exact_probabilities(policy: Policy, prompt: TokenIds) -> dict[tuple[int, ...], float]:
+    return {r: float(np.exp(logp)) for r, logp in enumerate_responses(policy, prompt, MAX_NEW_TOKENS).items()}
+
+
+def test_samples_follow_the_exact_distribution_whatever_the_padding(policy):
+    responses = draw(policy, [SHORT, LONG] * 4000, batch_size=1000)
+    for prompt, mine, other in ((SHORT, responses[::2], responses[1::2]), (LONG, responses[1::2], responses[::2])):
+        exact = exact_probabilities(policy, prompt)
+        assert sum(exact.values()) == pytest.approx(1, abs=1e-6)
+        assert chi_square_p_value(mine, exact) > 0.001
+        assert chi_square_p_value(other, exact) < 1e-6, "the prompts must differ, or the test sees nothing"
+
+
+def test_the_chi_square_test_notices_a_temperature(policy):
+    exact = exact_probabilities(policy, SHORT)
+    cooler = {response: p**1.25 for response, p in exact.items()}
+    total = sum(cooler.values())
+    responses = draw(policy, [SHORT] * 4000)
+    assert chi_square_p_value(responses, {r: p / total for r, p in cooler.items()}) < 1e-4
+
+
+def test_every_sampling_step_sees_what_a_full_unpadded_forward_pass_sees(policy):
+    steps: list[torch.Tensor] = []
+    hook = policy.model.register_forward_hook(lambda module, inputs, output: steps.append(output.logits[:, -1]))
+    prompts = [SHORT, LONG, SHORT, [3, 3]] * 8
+    responses = draw(policy, prompts)
+    hook.remove()
+    assert len(steps) == MAX_NEW_TOKENS
+    for row, (prompt, response) in enumerate(zip(prompts, responses, strict=True)):
+        with torch.no_grad():
+            full = next_token_logits(policy.model, collate([prompt], [response], pad_id=policy.pad_id)).logits[0]
+        for position in range(len(response)):
+            # Responses that have ended leave the batch.
+            place = sum(len(earlier) > position for earlier in responses[:row])
+            torch.testing.assert_close(steps[position][place], full[len(prompt) - 1 + position], atol=1e-5, rtol=1e-5)
+
+
+def test_cached_steps_feed_one_token_only(policy):
+    widths = []
+    hook = policy.model.register_forward_pre_hook(
+        lambda module, args, inputs: widths.append(inputs["input_ids"].shape[1]), with_kwargs=True
+    )
+    draw(policy, [LONG] * 16)
+    hook.remove()
+    without_cache = policy.model.config.model_type == "openai-gpt"
+    assert widths == ([5, 6, 7] if without_cache else [5, 1, 1])
+
+
+def test_responses_end_at_eos_or_at_the_limit(policy):
+    responses = draw(policy, [SHORT] * 500)
+    assert {len(r) for r in responses} == {1, 2, 3}
+    for response in responses:
+        assert policy.eos_id not in response[:-1]
+        assert response[-1] == policy.eos_id or len(response) == MAX_NEW_TOKENS
+
+
+def test_the_seed_decides_the_draws(policy):
+    prompts = [SHORT, LONG] * 20
+    assert draw(policy, prompts, seed=1) == draw(policy, prompts, seed=1)
+    assert draw(policy, prompts, seed=1) != draw(policy, prompts, seed=2)
+
+
+def test_global_random_state_is_neither_read_nor_moved(policy):
+    torch.manual_seed(5)
+    state = torch.get_rng_state()
+    first = draw(policy, [SHORT] * 20)
+    assert torch.equal(torch.get_rng_state(), state)
+    torch.manual_seed(6)
+    assert draw(policy, [SHORT] * 20) == first
+
+
+def test_batches_of_unequal_size_return_every_prompt_in_order(policy):
+    prompts = [SHORT] * 7
+    assert len(draw(policy, prompts, batch_size=3)) == 7
+    assert draw(policy, [], batch_size=3) == []
+
+
+def test_a_response_may_fill_the_positions_exactly_but_not_exceed_them(tmp_path):
+    policy = tiny_policy(tmp_path, positions=len(LONG) + MAX_NEW_TOKENS)
+    draw(policy, [SHORT, LONG])
+    with pytest.raises(ValueError, match=r"up to 9 tokens; the policy has 8 positions"):
+        draw(policy, [SHORT, [*LONG, 2]])
+
+
+def test_an_empty_prompt_is_refused(policy):
+    with pytest.raises(ValueError, match=r"prompt 1 has no tokens"):
+        draw(policy, [SHORT, []])
