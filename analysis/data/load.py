@@ -4,19 +4,18 @@ import difflib
 import itertools
 import json
 from collections.abc import Iterator, Mapping
-from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from analysis.data.sweep import PLAN_KEYS, STATE_COLUMNS, RefusedSweep, Sweep, further_keys, key_names
+from analysis.data.settings import further_keys, key_names
+from analysis.data.sweep import STATE_COLUMNS, RefusedSweep, Sweep
 from bench import records
 
 # What makes gold rewards and KLs comparable: one value of each in everything that is analyzed together.
 SHARED_KEYS = ("world", "gold_model", "reference", "preferences")
-_record_values = itemgetter(*records.RECORD_KEYS)
 
 
 def load_sweep(path: Path | str, only: Mapping[str, Any] | None = None) -> Sweep:
@@ -51,17 +50,9 @@ def load_sweep(path: Path | str, only: Mapping[str, Any] | None = None) -> Sweep
 
 
 def _read_plan(path: Path) -> dict[str, Any]:
-    plan_path = path / records.PLAN_FILE
-    if not plan_path.is_file():
+    if not (path / records.PLAN_FILE).is_file():
         raise RefusedSweep(f"{path}: no {records.PLAN_FILE} there, so it is not a sweep's directory; {_nearby(path)}")
-    try:
-        plan = json.loads(plan_path.read_text(encoding="utf-8"))
-        missing = [key for row in plan["cells"] for key in PLAN_KEYS if key not in row]
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
-        raise records.DamagedRecord(f"{plan_path}: not the plan of a sweep ({error!r})") from error
-    if missing:
-        raise records.DamagedRecord(f"{plan_path}: a planned cell lacks {missing[0]!r}")
-    return plan
+    return records.read_plan(path)
 
 
 def _nearby(path: Path) -> str:
@@ -72,17 +63,29 @@ def _nearby(path: Path) -> str:
 
 
 def _read_cells(path: Path, plan: Mapping[str, Any]) -> pd.DataFrame:
-    keys = ["cell", "loss", "beta", "lr", "seed", *further_keys(plan)]
+    keys = ["cell", "method", "variant", "strength", "lr", "seed", *further_keys(plan)]
     rows = []
     for planned in plan["cells"]:
+        state, status = _state(path, planned["cell"])
+        counts = {key: 0 if status is None else getattr(status, key) for key in STATE_COLUMNS[2:]}
+        error = None if status is None else status.error
         row = {key: _comparable(planned.get(key)) for key in keys}
-        status = records.read_status(path / planned["cell"])
-        if status is None:
-            row |= dict(zip(STATE_COLUMNS, ("missing", None, 0, 0, 0), strict=True))
-        else:
-            row |= {key: getattr(status, key) for key in STATE_COLUMNS}
-        rows.append(row)
-    return pd.DataFrame(rows, columns=[*keys, *STATE_COLUMNS]).astype({"beta": float, "lr": float, "seed": int})
+        rows.append(row | {"state": state, "error": error} | counts)
+    return pd.DataFrame(rows, columns=[*keys, *STATE_COLUMNS]).astype({"strength": float, "lr": float, "seed": int})
+
+
+def _state(path: Path, cell: str) -> tuple[str, records.CellStatus | None]:
+    """A cell's state and status.
+
+    Raises:
+        bench.records.DamagedRecord: the status cannot be trusted. A finished cell's records are read, and trusted or
+            not, where they are needed.
+    """
+    status = records.read_status(path / cell)
+    if status is not None and status.state == records.DONE:
+        return status.state, status
+    view = records.cell_view(path, cell)
+    return view.state, view.status
 
 
 def _comparable(value: Any) -> Any:
@@ -91,18 +94,20 @@ def _comparable(value: Any) -> Any:
 
 
 def _read_checkpoints(path: Path, done: pd.DataFrame, further: list[str]) -> pd.DataFrame:
-    rows: list[tuple[Any, ...]] = []
+    rows: list[dict[str, Any]] = []
     for cell, steps_total in zip(done["cell"], done["steps_total"], strict=True):
         rows.extend(_read_cell_records(path / cell / records.RECORDS_FILE, cell, int(steps_total)))
-    columns = zip(*rows, strict=True)
-    frame = pd.DataFrame(dict(zip((*records.RECORD_KEYS, "cell", "is_final"), map(list, columns), strict=True)))
+    further_metrics = list(dict.fromkeys(key for row in rows for key in row if key not in records.METRICS))
+    keys = [*records.METRICS, *further_metrics]
+    frame = pd.DataFrame({key: [row.get(key, np.nan) for row in rows] for key in keys})
     _require_finite(path, frame)
+    _require_one_method(path, frame)
     keys = [key for key in further if key not in frame]  # a swept world is in the records already
     return frame.merge(done[["cell", *keys]], on="cell", how="left", validate="many_to_one") if keys else frame
 
 
-def _read_cell_records(path: Path, cell: str, steps_total: int) -> Iterator[tuple[Any, ...]]:
-    """Values of RECORD_KEYS, the cell's name and whether the step is the last, per checkpoint."""
+def _read_cell_records(path: Path, cell: str, steps_total: int) -> Iterator[dict[str, Any]]:
+    """Per checkpoint, its record with the cell's name and whether the step is the last."""
     if not path.exists():
         raise RefusedSweep(f"{path}: the cell is marked done but has no records; delete {path.parent} and run again")
     rows = records.read_records(path)
@@ -117,16 +122,28 @@ def _read_cell_records(path: Path, cell: str, steps_total: int) -> Iterator[tupl
     if wrong:
         raise RefusedSweep(f"{path}: {wrong}; delete {path.parent} and run the sweep again")
     for row in rows:
-        yield (*_record_values(row), cell, row["step"] == steps_total)
+        yield row | {"cell": cell, "is_final": row["step"] == steps_total}
 
 
 def _require_finite(path: Path, frame: pd.DataFrame) -> None:
+    """Infinity is never a measurement; NaN is one that an optional metric has not."""
     numbers = frame.select_dtypes("number")
-    bad = ~np.isfinite(numbers.to_numpy(float))
+    may_lack = [key not in records.METRICS or not records.METRICS[key].required for key in numbers]
+    values = numbers.to_numpy(float)
+    bad = ~np.isfinite(values) & ~(np.isnan(values) & may_lack)
     if bad.any():
         row, column = np.argwhere(bad)[0]
         key, cell, step = numbers.columns[column], frame["cell"].iloc[row], frame["step"].iloc[row]
         raise records.DamagedRecord(f"{path / cell}: {key} at step {step} is {numbers.iloc[row, column]}, not a number")
+
+
+def _require_one_method(path: Path, frame: pd.DataFrame) -> None:
+    methods = frame.groupby("variant", sort=False)["method"].unique()
+    for variant, several in methods[methods.map(len) > 1].items():
+        raise RefusedSweep(
+            f"{path}: variant {variant!r} is of {len(several)} methods ({', '.join(several)}), whose policies would "
+            "share one frontier; give the imported policy another name"
+        )
 
 
 def _require_one_value(path: Path, checkpoints: pd.DataFrame, key: str) -> None:

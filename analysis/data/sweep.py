@@ -4,7 +4,6 @@ from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +12,10 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from analysis.data import settings
 from bench import records
 
-# What may differ between cells of one analysis; anything else that a sweep varies is a *setting*.
-ANALYZED_KEYS = ("loss", "beta", "seed")
-PLAN_KEYS = ("cell", "config", *ANALYZED_KEYS, "lr")
+EXTERNAL = "external"  # the method of policies that were trained elsewhere and imported
 STATE_COLUMNS = ("state", "error", "attempts", "steps_done", "steps_total")
 _READERS = 4
 
@@ -33,11 +31,12 @@ class Sweep:
     Attributes:
         path: the sweep's directory.
         plan: plan.json as it is.
-        cells: one row per planned cell: ``cell, loss, beta, lr, seed``, every further swept key,
-            ``state`` (done | running | failed | missing), ``error`` (None unless failed), ``attempts``,
-            ``steps_done``, ``steps_total``.
+        cells: one row per planned cell: ``cell, method, variant, strength, lr, seed`` (lr NaN where the method has
+            none), every further swept key, ``state`` (done | running | interrupted | failed | missing), ``error``
+            (None unless failed), ``attempts``, ``steps_done``, ``steps_total``.
         checkpoints: one row per checkpoint of every finished cell, in the order of the plan and of the steps: all
-            keys of `bench.records.CheckpointRecord`, ``cell``, ``is_final`` and every further swept key.
+            of `bench.records.METRICS` (optional ones NaN or None where a method has them not), further numbers that
+            the records hold, ``cell``, ``is_final`` and every further swept key.
     """
 
     path: Path
@@ -51,9 +50,20 @@ class Sweep:
         return self.path.name
 
     @cached_property
-    def losses(self) -> tuple[str, ...]:
-        """Losses with finished cells, in the order of the plan."""
-        return tuple(self.checkpoints["loss"].unique())
+    def methods(self) -> dict[str, str]:
+        """Variants with finished cells, in the order of the plan, and the method of each."""
+        pairs = self.checkpoints[["variant", "method"]].drop_duplicates()
+        return dict(zip(pairs["variant"], pairs["method"], strict=True))
+
+    @property
+    def variants(self) -> tuple[str, ...]:
+        """Variants with finished cells, in the order of the plan."""
+        return tuple(self.methods)
+
+    @property
+    def strength_name(self) -> str:
+        """What a strength is in this sweep, for axes and tables: β where every variant is a loss of GPO's."""
+        return "β" if set(self.methods.values()) - {EXTERNAL} <= {records.GPO} else "strength"
 
     @cached_property
     def seeds(self) -> tuple[int, ...]:
@@ -70,22 +80,22 @@ class Sweep:
         """Rows of `cells` that are not done."""
         return self.cells[self.cells["state"] != "done"].reset_index(drop=True)
 
-    @cached_property
+    @property
     def setting_keys(self) -> tuple[str, ...]:
-        """Learning rate and further swept keys that take more than one value over the finished cells."""
-        keys = [key for key in self.cells.columns if key in ("lr", *further_keys(self.plan))]
-        return tuple(key for key in keys if len(self.checkpoints[key].unique()) > 1)
+        """Learning rate and further swept keys of which some method's finished cells have more than one value."""
+        return tuple(settings.varied(self.cells, self.checkpoints, self.plan))
 
     def by_setting(self) -> list[tuple[dict[str, Any], "Sweep"]]:
-        """Parts that differ in nothing but loss, β and seed, each with the setting's keys and values.
+        """Parts in which no method's cells differ in more than variant, strength and seed, each with its setting.
 
         One pair ``({}, self)`` when nothing else was swept. Statistics take one part at a time, because a
-        frontier or an optimal β pooled over learning rates answers no question.
+        frontier or an optimal β pooled over learning rates answers no question. A method that has one value of a
+        swept key, or none, stands beside the others in every part.
         """
-        if not self.setting_keys:
-            return [({}, self)]
-        settings = self.checkpoints[list(self.setting_keys)].drop_duplicates().to_dict("records")
-        return [(setting, self.only(**setting)) for setting in settings]
+        return [
+            (setting, replace(self, cells=cells, checkpoints=checkpoints))
+            for setting, cells, checkpoints in settings.split(self.cells, self.checkpoints, self.plan)
+        ]
 
     def only(self, **conditions: Any) -> "Sweep":
         """The cells with these values of plan keys, such as ``lr=5e-4`` or ``**{"labels.flip_rate": 0.1}``.
@@ -96,7 +106,8 @@ class Sweep:
         cells, checkpoints = self.cells, self.checkpoints
         for key, value in conditions.items():
             if key not in cells or key in STATE_COLUMNS:
-                raise RefusedSweep(f"{self.path}: nothing to select by {key!r}; the plan has {key_names(self.plan)}")
+                there = settings.key_names(self.plan)
+                raise RefusedSweep(f"{self.path}: nothing to select by {key!r}; the plan has {there}")
             allowed = value if isinstance(value, (list, tuple, set)) else [value]
             cells, checkpoints = cells[cells[key].isin(allowed)], checkpoints[checkpoints[key].isin(allowed)]
         if checkpoints.empty:
@@ -128,7 +139,7 @@ class Sweep:
             final_only: only each cell's last checkpoint.
             cells: names of the cells to read, all finished ones by default.
         Returns:
-            One row per cell, checkpoint and prompt: ``cell, loss, beta, lr, seed, step`` and `columns`.
+            One row per cell, checkpoint and prompt: ``cell, variant, strength, lr, seed, step`` and `columns`.
         Raises:
             RefusedSweep: a cell is not finished, or its samples are missing or lack a column.
         """
@@ -137,14 +148,15 @@ class Sweep:
         if unknown := [name for name in names if name not in final.index]:
             raise RefusedSweep(f"{self.path}: {unknown[0]!r} is not a finished cell of this sweep")
         wanted = list(dict.fromkeys(["step", *columns]))
-        keys = final.loc[names, ["loss", "beta", "lr", "seed", "step"]]
+        keys = final.loc[names, ["variant", "strength", "lr", "seed", "step"]]
 
         def read(item: tuple[Any, ...]) -> pa.Table:
-            name, loss, beta, lr, seed, last_step = item
+            name, variant, strength, lr, seed, last_step = item
             table = _read_samples(self.path / name / records.SAMPLES_FILE, wanted)
             if final_only:
                 table = table.filter(pa.compute.equal(table["step"], last_step))
-            for key, value in (("seed", seed), ("lr", lr), ("beta", beta), ("loss", loss), ("cell", name)):
+            labels = {"cell": name, "variant": variant, "strength": strength, "lr": lr, "seed": seed}
+            for key, value in reversed(labels.items()):
                 table = table.add_column(0, key, pa.repeat(pa.scalar(value), len(table)))
             return table
 
@@ -163,18 +175,13 @@ class Sweep:
         return None if frame is None else frame["label_probability"].to_numpy()
 
     def _shared_parquet(self, stem: str, key: str) -> pd.DataFrame | None:
-        path = self.path / f"{stem}-{self.checkpoints[key].iloc[0]}.parquet"
+        path = self.path / f"{stem}-{self.fingerprint(key)}.parquet"
         return pd.read_parquet(path) if path.exists() else None
 
-
-def further_keys(plan: Mapping[str, Any]) -> list[str]:
-    """Swept keys of the plan beside loss, β, seed and learning rate (``lr`` in every row, however it was swept)."""
-    return [key for key in dict.fromkeys(chain(*plan["cells"])) if key not in (*PLAN_KEYS, "optim.lr")]
-
-
-def key_names(plan: Mapping[str, Any]) -> str:
-    """Keys of the plan that cells can be selected by, for messages."""
-    return ", ".join([*ANALYZED_KEYS, "lr", *further_keys(plan)])
+    def fingerprint(self, key: str) -> str:
+        """The one value of ``gold_model``, ``reference`` or ``preferences``; empty where no cell has one."""
+        known = self.checkpoints[key].dropna()
+        return "" if known.empty else str(known.iloc[0])
 
 
 def _read_samples(path: Path, columns: list[str]) -> pa.Table:
@@ -190,12 +197,17 @@ def _warnings(sweep: Sweep) -> Iterator[str]:
     if not sweep.unfinished.empty:
         counts = ", ".join(f"{count} {state}" for state, count in sweep.unfinished["state"].value_counts().items())
         yield f"{len(sweep.unfinished)} of {len(sweep.cells)} planned cells are not finished ({counts}) and left out."
-    seeds = set(sweep.seeds)
-    groups = sweep.final.groupby(["loss", "beta"], sort=False)["seed"].agg(set)
-    lacking = [f"{loss} at β = {beta:g}" for (loss, beta), present in groups.items() if present != seeds]
+    seeds = sweep.final.groupby("method")["seed"].agg(set)
+    groups = sweep.final.groupby(["method", "variant", "strength"], sort=False)["seed"].agg(set)
+    lacking = [
+        f"{variant} at {sweep.strength_name} = {strength:g}"
+        for (method, variant, strength), present in groups.items()
+        if present != seeds[method]
+    ]
     if lacking:
-        yield f"Seeds are missing for {len(lacking)} of {len(groups)} pairs of loss and β, such as {lacking[0]}."
-    if len(seeds) == 1:
+        pairs = f"{len(groups)} pairs of variant and {sweep.strength_name}"
+        yield f"Seeds are missing for {len(lacking)} of {pairs}, such as {lacking[0]}."
+    if len(sweep.seeds) == 1:
         yield "One seed only: intervals cover the choice of prompts, not the variation between runs."
     if (commits := sweep.checkpoints["git_commit"].nunique()) > 1:
         yield f"Cells were made with {commits} versions of the code."

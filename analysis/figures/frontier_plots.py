@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import NullLocator
 
-from analysis.figures.style import LossStyle, loss_styles
+from analysis.figures.style import VariantStyle, variant_styles
 from analysis.statistics.best_of_n import Ceiling
 from analysis.statistics.frontier import Frontiers
 from analysis.statistics.overoptimization import Overoptimization
@@ -38,22 +38,24 @@ def frontier(
 
     Args:
         ceiling: best-of-n and the KL-constrained optimum; left out when None.
-        highlight: draw this loss in full and the others as gray lines; all in full by default.
+        highlight: draw this variant in full and the others as gray lines; all in full by default.
         checkpoints: `analysis.data.sweep.Sweep.checkpoints`, to show every seed by itself (filled, open and pale
             markers in turn); by default checkpoints are averaged over seeds.
     """
     ax = ax or Figure(layout="constrained").add_subplot()
-    for loss, style in loss_styles(frontiers.curves["loss"]).items():
-        curve = frontiers.curves[frontiers.curves["loss"] == loss]
-        if highlight not in (None, loss):
+    for variant, style in variant_styles(frontiers.points["variant"]).items():
+        curve = frontiers.curves[frontiers.curves["variant"] == variant]
+        if highlight not in (None, variant):
             ax.plot(curve["kl"], curve["gold"], color="#c9ced6", linewidth=0.9, zorder=1)
             continue
         ax.fill_between(curve["kl"], curve["gold_low"], curve["gold_high"], color=style.color, alpha=0.1, linewidth=0)
         ax.plot(curve["kl"], curve["gold"], color=style.color, zorder=3)
         if checkpoints is None:
-            _markers_by_stage(ax, frontiers.points[frontiers.points["loss"] == loss], style)
+            points = frontiers.points[frontiers.points["variant"] == variant]
+            # A policy that no line leads to would be overlooked.
+            _markers_by_stage(ax, points, style, **({"markersize": 6.5} if curve.empty else {}))
         else:
-            _markers_by_seed(ax, checkpoints[checkpoints["loss"] == loss], style)
+            _markers_by_seed(ax, checkpoints[checkpoints["variant"] == variant], style)
         ax.plot([], [], style.marker, linestyle="-", color=style.color, label=style.label)
     if ceiling is not None:
         draw_ceiling(ax, ceiling, label=highlight is None)
@@ -71,18 +73,18 @@ def _fit_y_to_lines(ax: Axes) -> None:
     ax.set_ylim(low - margin, high + margin)
 
 
-def _markers(ax: Axes, x: pd.Series, y: pd.Series, style: LossStyle, **look: Any) -> None:
+def _markers(ax: Axes, x: pd.Series, y: pd.Series, style: VariantStyle, **look: Any) -> None:
     ax.plot(x, y, style.marker, color=style.color, **{"markeredgewidth": 0.4, "zorder": 2} | look)
 
 
-def _markers_by_stage(ax: Axes, points: pd.DataFrame, style: LossStyle) -> None:
+def _markers_by_stage(ax: Axes, points: pd.DataFrame, style: VariantStyle, **look: Any) -> None:
     """Trained policies in full, checkpoints on the way pale."""
     for is_final, rows in points.groupby("is_final"):
         alpha = 0.85 if is_final else 0.25
-        _markers(ax, rows["kl"], rows["gold"], style, markeredgecolor="white", alpha=alpha)
+        _markers(ax, rows["kl"], rows["gold"], style, markeredgecolor="white", alpha=alpha, **look)
 
 
-def _markers_by_seed(ax: Axes, checkpoints: pd.DataFrame, style: LossStyle) -> None:
+def _markers_by_seed(ax: Axes, checkpoints: pd.DataFrame, style: VariantStyle) -> None:
     pale = mpl.colors.to_rgba(style.color, 0.35)
     for face, (_, rows) in zip(cycle((style.color, "white", pale)), checkpoints.groupby("seed"), strict=False):
         for is_final, stage in rows.groupby("is_final"):
@@ -136,7 +138,7 @@ def plain_log_axis(ax: Axes, name: Literal["x", "y"], low: float, high: float) -
 
 
 def frontier_differences(pairwise: pd.DataFrame, margin: float, kl: float, *, ax: Axes | None = None) -> Axes:
-    """Differences of gold between every two losses at one KL budget, with simultaneous intervals and the margin.
+    """Differences of gold between every two variants at one KL budget, with simultaneous intervals and the margin.
 
     Args:
         pairwise: `analysis.statistics.frontier.Frontiers.pairwise`.
@@ -160,10 +162,10 @@ def frontier_differences(pairwise: pd.DataFrame, margin: float, kl: float, *, ax
             elinewidth=1.1,
             label=verdict,
         )
-    labels = loss_styles({*rows["loss_a"], *rows["loss_b"]})
+    labels = variant_styles({*rows["variant_a"], *rows["variant_b"]})
     ax.set_yticks(
         range(len(rows)),
-        [f"{labels[a].label} − {labels[b].label}" for a, b in zip(rows["loss_a"], rows["loss_b"], strict=True)],
+        [f"{labels[a].label} − {labels[b].label}" for a, b in zip(rows["variant_a"], rows["variant_b"], strict=True)],
     )
     ax.grid(axis="y", visible=False)
     ax.set_xlabel(f"difference in gold reward at KL = {kl:g} nats (SD of π_ref)")
@@ -171,18 +173,18 @@ def frontier_differences(pairwise: pd.DataFrame, margin: float, kl: float, *, ax
 
 
 def overoptimization(fits: Overoptimization, frontiers: Frontiers, *, ax: Axes | None = None) -> Axes:
-    """The chosen form of every loss against KL, with each peak inside the data and its interval along KL."""
+    """The chosen form of every variant against KL, with each peak inside the data and its interval along KL."""
     ax = ax or Figure(layout="constrained").add_subplot()
     chosen = fits.curves[fits.curves["chosen"].astype(bool)]
-    for loss, style in loss_styles(frontiers.points["loss"]).items():
-        curve = chosen[chosen["loss"] == loss]
-        points = frontiers.points[frontiers.points["loss"] == loss]
+    for variant, style in variant_styles(frontiers.points["variant"]).items():
+        curve = chosen[chosen["variant"] == variant]
+        points = frontiers.points[frontiers.points["variant"] == variant]
         _markers_by_stage(ax, points, style)
         ax.plot(curve["kl"], curve["gold"], color=style.color, zorder=3)
         ax.plot([], [], style.marker, linestyle="-", color=style.color, label=style.label)
     highest = chosen["kl"].max()
     for peak in fits.peaks[fits.peaks["inside"].astype(bool)].itertuples():
-        style = loss_styles([peak.loss])[peak.loss]
+        style = variant_styles([peak.variant])[peak.variant]
         interval = [[peak.kl_peak - max(peak.kl_peak_low, 0)], [min(peak.kl_peak_high, highest) - peak.kl_peak]]
         ax.errorbar(
             peak.kl_peak, peak.gold_peak, xerr=interval, fmt=style.marker, color=style.color, markersize=6,
@@ -200,13 +202,18 @@ def regularization(checkpoints: pd.DataFrame, *, ax: Axes | None = None) -> Axes
         checkpoints: `analysis.data.sweep.Sweep.checkpoints`.
     """
     ax = ax or Figure(layout="constrained").add_subplot()
-    trained = checkpoints[(checkpoints["step"] > 0) & (checkpoints["kl"] > 0) & (checkpoints["rho_sq_mean"] > 0)]
-    _scatter_by_loss(ax, trained, "rho_sq_mean", "kl")
+    trained = measured_on_pairs(checkpoints)
+    _scatter_by_variant(ax, trained, "rho_sq_mean", "kl")
     plain_log_axis(ax, "x", trained["rho_sq_mean"].min() / 1.3, trained["rho_sq_mean"].max() * 1.3)
     plain_log_axis(ax, "y", trained["kl"].min() / 1.3, trained["kl"].max() * 1.3)
     ax.set_xlabel("E[ρ²] on held-out pairs (nats²)")
     ax.set_ylabel(KL_LABEL)
     return ax
+
+
+def measured_on_pairs(checkpoints: pd.DataFrame) -> pd.DataFrame:
+    """Checkpoints after step 0 with an E[ρ²] and a KL that a log axis can show."""
+    return checkpoints[(checkpoints["step"] > 0) & (checkpoints["kl"] > 0) & (checkpoints["rho_sq_mean"] > 0)]
 
 
 HEALTH_LABELS = {
@@ -219,14 +226,14 @@ HEALTH_LABELS = {
 def health(checkpoints: pd.DataFrame, quantity: str, *, ax: Axes | None = None) -> Axes:
     """One of `HEALTH_LABELS` against KL, one point per checkpoint: shows a gain bought by length or repetition."""
     ax = ax or Figure(layout="constrained").add_subplot()
-    _scatter_by_loss(ax, checkpoints, "kl", quantity)
+    _scatter_by_variant(ax, checkpoints, "kl", quantity)
     sqrt_kl_axis(ax)
     ax.set_ylim(0, 1.05 if quantity == "eos_rate" else None)
     ax.set_ylabel(HEALTH_LABELS[quantity])
     return ax
 
 
-def _scatter_by_loss(ax: Axes, frame: pd.DataFrame, x: str, y: str) -> None:
-    for loss, style in loss_styles(frame["loss"]).items():
-        rows = frame[frame["loss"] == loss]
+def _scatter_by_variant(ax: Axes, frame: pd.DataFrame, x: str, y: str) -> None:
+    for variant, style in variant_styles(frame["variant"]).items():
+        rows = frame[frame["variant"] == variant]
         _markers(ax, rows[x], rows[y], style, alpha=0.6, label=style.label, markeredgecolor="white")

@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 from analysis.data.sweep import Sweep
 from analysis.figures import frontier_plots, regularization_plots
 from analysis.figures.report_figures import ReportFigure, shared_legend
-from analysis.figures.style import COLUMN_WIDTH, TEXT_WIDTH, loss_styles, publication
+from analysis.figures.style import COLUMN_WIDTH, TEXT_WIDTH, publication, variant_styles
 from analysis.statistics.discordance import compare_orders
 from analysis.statistics.wording import number_text
 from analysis.theory.losses import loss_facts
@@ -51,9 +51,13 @@ def theory_figures() -> list[ReportFigure]:
 
 
 def sweep_figures(sweep: Sweep) -> list[ReportFigure]:
-    """What a sweep's records show; the last figure only for the oracle world."""
+    """What a sweep's records show: figures whose numbers no cell has are left out, as is the oracle world's."""
     with publication():
-        figures = [taylor_error_figure(sweep), taylor_terms_figure(sweep), squared_loss_figure(sweep)]
+        figures = []
+        if sweep.checkpoints["taylor_constant"].notna().any():
+            figures += [taylor_error_figure(sweep), taylor_terms_figure(sweep)]
+        if not frontier_plots.measured_on_pairs(sweep.checkpoints).empty:
+            figures.append(squared_loss_figure(sweep))
         if (sweep.path / EXACT_FILE).exists():
             figures.append(exact_frontiers_figure(sweep))
     return figures
@@ -124,8 +128,8 @@ def taylor_error_figure(sweep: Sweep) -> ReportFigure:
     figure = Figure(figsize=(COLUMN_WIDTH * 1.4, 3.2), layout="constrained")
     regularization_plots.taylor_error(trajectories, ax=figure.add_subplot())
     shared_legend(figure)
-    held = (trajectories["error"] <= TOLERANCE).groupby(trajectories["loss"], sort=False).mean()
-    shares = ", ".join(f"{loss} {share:.0%}".replace("%", " %") for loss, share in held.items())
+    held = (trajectories["error"] <= TOLERANCE).groupby(trajectories["variant"], sort=False).mean()
+    shares = ", ".join(f"{variant} {share:.0%}".replace("%", " %") for variant, share in held.items())
     caption = (
         "Error of the Taylor split, as a share of the loss's change from f(0), against the size of margins; every "
         f"checkpoint of every seed after step 0. Checkpoints within {_PERCENT} (dotted line): {shares}."
@@ -136,16 +140,16 @@ def taylor_error_figure(sweep: Sweep) -> ReportFigure:
 def taylor_terms_figure(sweep: Sweep) -> ReportFigure:
     """Exact loss and the split's sums along training, for the sweep's middle β."""
     trajectories = taylor_trajectories(sweep.checkpoints)
-    betas = sorted(trajectories["beta"].unique())
+    betas = sorted(trajectories["strength"].unique())
     beta = betas[len(betas) // 2]
-    chosen = trajectories[trajectories["beta"] == beta]
-    styles = loss_styles(chosen["loss"])
+    chosen = trajectories[trajectories["strength"] == beta]
+    styles = variant_styles(chosen["variant"])
     columns = min(3, len(styles))
     rows = -(-len(styles) // columns)
     figure = Figure(figsize=(TEXT_WIDTH, 1.9 * rows + 0.3), layout="constrained")
     axes = figure.subplots(rows, columns, squeeze=False)
-    for ax, (loss, style) in zip(axes.flat, styles.items(), strict=False):
-        regularization_plots.taylor_terms(chosen[chosen["loss"] == loss], ax=ax)
+    for ax, (variant, style) in zip(axes.flat, styles.items(), strict=False):
+        regularization_plots.taylor_terms(chosen[chosen["variant"] == variant], ax=ax)
         ax.set_title(style.label, color=style.color)
     for ax in axes.flat[len(styles) :]:
         ax.set_visible(False)
@@ -166,7 +170,7 @@ def squared_loss_figure(sweep: Sweep) -> ReportFigure:
     orders = compare_orders(sweep)
     every = orders.pairs.set_index("pairs").loc["all"]
     correlations = orders.rank_correlations
-    ranks = ", ".join(f"{row.loss} {number_text(row.spearman, 2)}" for row in correlations.itertuples())
+    ranks = ", ".join(f"{row.variant} {number_text(row.spearman, 2)}" for row in correlations.itertuples())
     caption = (
         "KL against the μ-weighted squared loss of held-out pairs, every checkpoint of every seed after step 0. Rank "
         f"correlation over final checkpoints: {ranks}. Of {int(every['resolved'])} pairs of configurations whose order "

@@ -6,7 +6,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from analysis.figures.frontier_plots import GOLD_LABEL, REFERENCE_COLOR, plain_log_axis, sqrt_kl_axis
-from analysis.figures.style import loss_styles
+from analysis.figures.style import variant_styles
 from analysis.theory.losses import LOSS_THEORY
 from analysis.theory.taylor import TOLERANCE
 
@@ -21,7 +21,7 @@ def loss_shape(quantity: str, *, ax: Axes | None = None) -> Axes:
     """One of ``value``, ``slope``, ``curvature`` of every loss, for z in [−3, 3]; kinks are drawn as jumps."""
     ax = ax or Figure(layout="constrained").add_subplot()
     z = np.linspace(-3, 3, 601)
-    for loss, style in loss_styles(LOSS_THEORY).items():
+    for loss, style in variant_styles(LOSS_THEORY).items():
         y = getattr(LOSS_THEORY[loss], quantity)(z)
         ax.plot(z, y, marker=style.marker, markevery=(25, 100), color=style.color, label=style.label)
     ax.set_ylim({"value": (-0.1, 4.2), "slope": (-4.2, 1.2), "curvature": (-0.3, 2.4)}[quantity])
@@ -37,7 +37,7 @@ def taylor_ranges(ranges: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
         ranges: `analysis.theory.taylor.taylor_ranges`.
     """
     ax = ax or Figure(layout="constrained").add_subplot()
-    styles = loss_styles(ranges["loss"])
+    styles = variant_styles(ranges["loss"])
     end = 4.0
     for row in ranges.itertuples():
         color = styles[str(row.loss)].color
@@ -63,8 +63,8 @@ def taylor_error(trajectories: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     """
     ax = ax or Figure(layout="constrained").add_subplot()
     floor = 1e-4  # what is exact but for rounding is drawn there
-    for loss, style in loss_styles(trajectories["loss"]).items():
-        rows = trajectories[trajectories["loss"] == loss]
+    for variant, style in variant_styles(trajectories["variant"]).items():
+        rows = trajectories[trajectories["variant"] == variant]
         ax.plot(
             rows["beta_rho_rms"], rows["error"].clip(lower=floor), style.marker, color=style.color, alpha=0.6,
             label=style.label, markeredgecolor="white", markeredgewidth=0.3,
@@ -143,8 +143,8 @@ def exact_frontiers(checkpoints: pd.DataFrame, exact: pd.DataFrame, *, ax: Axes 
     ax = ax or Figure(layout="constrained").add_subplot()
     ceiling = exact[exact["kind"] == "optimum"].sort_values("kl")
     ax.plot(ceiling["kl"], ceiling["gold"], color="#22262c", label="exact optimum π*")
-    for loss, style in loss_styles(checkpoints["loss"]).items():
-        rows, optimum = (frame[frame[key] == loss] for frame, key in ((checkpoints, "loss"), (exact, "kind")))
+    for variant, style in variant_styles(checkpoints["variant"]).items():
+        rows, optimum = (frame[frame[key] == variant] for frame, key in ((checkpoints, "variant"), (exact, "kind")))
         ax.errorbar(
             rows["kl"], rows["gold"], xerr=1.96 * rows["kl_se"], yerr=1.96 * rows["gold_se"], fmt=style.marker,
             color=style.color, alpha=0.6, elinewidth=0.5, label=style.label,

@@ -12,7 +12,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from analysis.figures import beta_plots, frontier_plots
-from analysis.figures.style import COLUMN_WIDTH, TEXT_WIDTH, loss_styles, publication
+from analysis.figures.style import COLUMN_WIDTH, TEXT_WIDTH, publication, variant_styles
 from analysis.statistics.analyze import Analysis
 from analysis.statistics.wording import interval_words
 
@@ -63,7 +63,7 @@ def save_figure(report_figure: ReportFigure, directory: Path) -> None:
 
 @publication()
 def frontier_figure(analysis: Analysis) -> ReportFigure:
-    """All losses in one plot."""
+    """All variants in one plot."""
     figure = Figure(figsize=(TEXT_WIDTH, 3.7), layout="constrained")
     frontiers = analysis.frontiers
     frontier_plots.frontier(frontiers, analysis.ceiling, ax=figure.add_subplot())
@@ -78,27 +78,27 @@ def frontier_figure(analysis: Analysis) -> ReportFigure:
 
 
 @publication()
-def frontier_by_loss_figure(analysis: Analysis) -> ReportFigure:
-    """One panel per loss, the others in gray."""
+def frontier_by_variant_figure(analysis: Analysis) -> ReportFigure:
+    """One panel per variant, the others in gray."""
     frontiers = analysis.frontiers
-    styles = loss_styles(frontiers.curves["loss"])
+    styles = variant_styles(frontiers.points["variant"])
     columns = min(3, len(styles))
     rows = -(-len(styles) // columns)
     figure = Figure(figsize=(TEXT_WIDTH, 2.0 * rows + 0.3), layout="constrained")
     axes = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
     checkpoints, which = _drawn(analysis)
-    for ax, (loss, style) in zip(axes.flat, styles.items(), strict=False):
-        frontier_plots.frontier(frontiers, analysis.ceiling, highlight=loss, checkpoints=checkpoints, ax=ax)
+    for ax, (variant, style) in zip(axes.flat, styles.items(), strict=False):
+        frontier_plots.frontier(frontiers, analysis.ceiling, highlight=variant, checkpoints=checkpoints, ax=ax)
         ax.set_title(style.label, color=style.color)
         ax.label_outer()
     for ax in axes.flat[len(styles) :]:
         ax.set_visible(False)
     caption = (
-        f"The same frontiers one loss at a time; gray solid lines: the other losses. "
+        f"The same frontiers one variant at a time; gray solid lines: the other variants. "
         f"Markers: {which}, seeds filled, open and tinted in turn; pale: checkpoints on the way. "
         f"Bands: {interval_words(frontiers.curves['kind'])}."
     )
-    return ReportFigure("frontier_by_loss", "Frontier of each loss", caption, figure, frontiers.points)
+    return ReportFigure("frontier_by_variant", "Frontier of each variant", caption, figure, frontiers.points)
 
 
 @publication()
@@ -113,28 +113,30 @@ def differences_figure(analysis: Analysis) -> ReportFigure | None:
     frontier_plots.frontier_differences(pairwise, analysis.frontiers.margin, kl, ax=figure.add_subplot())
     shared_legend(figure)
     caption = (
-        f"Differences in gold reward between every two losses at KL = {kl:g} nats. "
+        f"Differences in gold reward between every two variants at KL = {kl:g} nats. "
         f"Bars: {interval_words(pairwise['kind'])}. Equivalent: the whole bar lies within the margin."
     )
-    return ReportFigure("frontier_differences", "Differences between losses", caption, figure, pairwise)
+    return ReportFigure("frontier_differences", "Differences between variants", caption, figure, pairwise)
 
 
 @publication()
-def beta_figure(analysis: Analysis) -> ReportFigure:
+def beta_figure(analysis: Analysis) -> ReportFigure | None:
     """Gold and KL against β with optimal β."""
-    optimal = analysis.optimal_betas
+    optimal, name = analysis.optimal_betas, analysis.sweep.strength_name
+    if optimal.cells.empty:
+        return None
     figure = Figure(figsize=(TEXT_WIDTH, 2.9), layout="constrained")
     gold, kl = figure.subplots(1, 2)
-    beta_plots.against_beta(optimal.cells, "gold", ax=gold)
+    beta_plots.against_beta(optimal.cells, "gold", strength_name=name, ax=gold)
     beta_plots.mark_optima(optimal.table, ax=gold)
-    beta_plots.against_beta(optimal.cells, "kl", ax=kl)
+    beta_plots.against_beta(optimal.cells, "kl", strength_name=name, ax=kl)
     shared_legend(figure)
     caption = (
-        f"Final gold reward and KL against β, averaged over seeds. Bars: {interval_words(optimal.cells['kind'])}. "
-        f"Large outlined markers: optimal β by a smooth fit in log β, with its interval along β; where it leaves "
+        f"Final gold reward and KL against {name}, averaged over seeds. Bars: {interval_words(optimal.cells['kind'])}. "
+        f"Large outlined markers: optimal {name} by a smooth fit in its logarithm, with its interval; where it leaves "
         f"the grid, the bar ends at the axis."
     )
-    return ReportFigure("gold_and_kl_against_beta", "Gold and KL against β", caption, figure, optimal.cells)
+    return ReportFigure("gold_and_kl_against_beta", f"Gold and KL against {name}", caption, figure, optimal.cells)
 
 
 @publication()
@@ -143,19 +145,19 @@ def ratios_figure(analysis: Analysis) -> ReportFigure | None:
     optimal = analysis.optimal_betas
     if optimal.ratios["ratio"].notna().sum() == 0:
         return None
-    figure = Figure(figsize=(TEXT_WIDTH * 0.8, 1.2 + 0.32 * optimal.ratios["loss"].nunique()), layout="constrained")
+    figure = Figure(figsize=(TEXT_WIDTH * 0.8, 1.2 + 0.32 * optimal.ratios["variant"].nunique()), layout="constrained")
     beta_plots.beta_ratios(optimal.ratios, optimal.baseline, ax=figure.add_subplot())
     shared_legend(figure)
     caption = (
-        f"By what factor β must move from {optimal.baseline} to each loss, measured and predicted. "
-        f"Bars: {interval_words(optimal.ratios['kind'])}. A loss without curvature at 0 has no local prediction."
+        f"By what factor β must move from {optimal.baseline} to each variant, measured and predicted. "
+        f"Bars: {interval_words(optimal.ratios['kind'])}. A variant without curvature at 0 has no local prediction."
     )
     return ReportFigure("beta_ratios", "Ratios of β", caption, figure, optimal.ratios)
 
 
 @publication()
 def overoptimization_figure(analysis: Analysis) -> ReportFigure:
-    """Chosen form and peak of every loss."""
+    """Chosen form and peak of every variant."""
     fits = analysis.overoptimization
     figure = Figure(figsize=(TEXT_WIDTH, 3.2), layout="constrained")
     frontier_plots.overoptimization(fits, analysis.frontiers, ax=figure.add_subplot())
@@ -168,9 +170,12 @@ def overoptimization_figure(analysis: Analysis) -> ReportFigure:
 
 
 @publication()
-def regularization_figure(analysis: Analysis) -> ReportFigure:
+def regularization_figure(analysis: Analysis) -> ReportFigure | None:
     """E[ρ²] against KL."""
     checkpoints, which = _drawn(analysis)
+    checkpoints = frontier_plots.measured_on_pairs(checkpoints)
+    if checkpoints.empty:
+        return None
     figure = Figure(figsize=(COLUMN_WIDTH * 1.3, 3.2), layout="constrained")
     frontier_plots.regularization(checkpoints, ax=figure.add_subplot())
     shared_legend(figure)
@@ -178,7 +183,7 @@ def regularization_figure(analysis: Analysis) -> ReportFigure:
         f"KL against the μ-weighted squared loss, the offline regularizer; {which} after step 0, single measurements "
         "without intervals. Several KLs at one E[ρ²] show that the one does not fix the other."
     )
-    keys = ["loss", "beta", "seed", "step", "rho_sq_mean", "kl", "kl_se"]
+    keys = ["variant", "strength", "seed", "step", "rho_sq_mean", "kl", "kl_se"]
     return ReportFigure("regularization", "Regularization", caption, figure, analysis.sweep.checkpoints[keys])
 
 
@@ -194,12 +199,12 @@ def health_figure(analysis: Analysis) -> ReportFigure:
         f"Response length, share of responses that end by themselves and distinct bigrams, against KL; {which}. "
         "A gold gain that goes with a jump in any of them is suspect."
     )
-    keys = ["loss", "beta", "seed", "step", "kl", *frontier_plots.HEALTH_LABELS]
+    keys = ["variant", "strength", "seed", "step", "kl", *frontier_plots.HEALTH_LABELS]
     return ReportFigure("health", "Health of the responses", caption, figure, analysis.sweep.checkpoints[keys])
 
 
 BUILDERS: tuple[Callable[[Analysis], ReportFigure | None], ...] = (
-    frontier_figure, frontier_by_loss_figure, differences_figure, beta_figure, ratios_figure,
+    frontier_figure, frontier_by_variant_figure, differences_figure, beta_figure, ratios_figure,
     overoptimization_figure, regularization_figure, health_figure,
 )  # fmt: skip
 

@@ -1,4 +1,4 @@
-"""One color and marker per loss in every figure, and the settings of publication figures.
+"""One color and marker per variant in every figure, and the settings of publication figures.
 
 The colors were chosen so that any two stay apart under the three common color-vision deficiencies (at least
 0.12 in OKLab) and in grayscale (at least 0.06 in lightness); `tests/analysis/test_style.py` measures both.
@@ -16,13 +16,13 @@ COLUMN_WIDTH = 3.35  # inches, one column of a two-column page
 TEXT_WIDTH = 6.9  # inches, both columns
 
 
-class TooManyLosses(ValueError):
-    """More losses than can be told apart in one figure."""
+class TooManyVariants(ValueError):
+    """More variants than can be told apart in one figure."""
 
 
 @dataclass(frozen=True)
-class LossStyle:
-    """How one loss looks: hex colors for a light and a dark page, marker names for matplotlib and plotly."""
+class VariantStyle:
+    """How one variant looks: hex colors for a light and a dark page, marker names for matplotlib and plotly."""
 
     label: str
     color: str
@@ -31,39 +31,43 @@ class LossStyle:
     symbol: str
 
 
-LOSS_STYLES: dict[str, LossStyle] = {
-    "logistic": LossStyle("logistic (DPO)", "#408cc2", "#5fb6ee", "o", "circle"),
-    "squared": LossStyle("squared (IPO)", "#b94421", "#e0785a", "s", "square"),
-    "hinge": LossStyle("hinge (SLiC)", "#6cc5ac", "#8eebd0", "^", "triangle-up"),
-    "exponential": LossStyle("exponential", "#c78e3d", "#f5b452", "D", "diamond"),
-    "truncated_quadratic": LossStyle("truncated quadratic", "#7e1847", "#a94868", "v", "triangle-down"),
-    "savage": LossStyle("savage", "#7137ab", "#8a6de0", "X", "x"),
+LOSS_STYLES: dict[str, VariantStyle] = {
+    "logistic": VariantStyle("logistic (DPO)", "#408cc2", "#5fb6ee", "o", "circle"),
+    "squared": VariantStyle("squared (IPO)", "#b94421", "#e0785a", "s", "square"),
+    "hinge": VariantStyle("hinge (SLiC)", "#6cc5ac", "#8eebd0", "^", "triangle-up"),
+    "exponential": VariantStyle("exponential", "#c78e3d", "#f5b452", "D", "diamond"),
+    "truncated_quadratic": VariantStyle("truncated quadratic", "#7e1847", "#a94868", "v", "triangle-down"),
+    "savage": VariantStyle("savage", "#7137ab", "#8a6de0", "X", "x"),
 }
 
-# A user's own losses, in the order of their names; a sweep with more than these has too many for one figure.
+# Any other variant's, in the order of their names; a sweep with more than these has too many for one figure.
 _SPARE_STYLES = (
     ("#3d4450", "#aab2c0", "P", "cross"),
     ("#8a8f2a", "#c9cf5c", "*", "star"),
     ("#1f6f78", "#58b7c2", "p", "pentagon"),
     ("#a08d86", "#d3c3bc", "h", "hexagon"),
+    ("#d16ba5", "#f0a3cb", "<", "triangle-left"),
+    ("#2f5d2a", "#6fae66", ">", "triangle-right"),
+    ("#e0b9d8", "#7d5f78", "d", "diamond-tall"),
+    ("#5b2c12", "#b07a55", "H", "hexagon2"),
 )
 
 
-def loss_styles(losses: Iterable[str]) -> dict[str, LossStyle]:
-    """The style of every loss, built-in losses first and in their fixed order, then a user's own by name.
+def variant_styles(variants: Iterable[str]) -> dict[str, VariantStyle]:
+    """The style of every variant: built-in losses first and in their fixed order, then all others by name.
 
     Raises:
-        TooManyLosses: more user-defined losses than there are distinguishable styles.
+        TooManyVariants: more of the others than there are distinguishable styles.
     """
-    names = set(losses)
+    names = set(variants)
     own = sorted(names - set(LOSS_STYLES))
     if len(own) > len(_SPARE_STYLES):
-        raise TooManyLosses(
-            f"{len(own)} user-defined losses in one figure ({', '.join(own)}); "
+        raise TooManyVariants(
+            f"{len(own)} variants beside the built-in losses in one figure ({', '.join(own)}); "
             f"at most {len(_SPARE_STYLES)} can be told apart: report on fewer at a time"
         )
     known = {name: style for name, style in LOSS_STYLES.items() if name in names}
-    return known | {name: LossStyle(name, *look) for name, look in zip(own, _SPARE_STYLES, strict=False)}
+    return known | {name: VariantStyle(name, *look) for name, look in zip(own, _SPARE_STYLES, strict=False)}
 
 
 @contextmanager

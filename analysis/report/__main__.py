@@ -9,7 +9,7 @@ from nbclient.exceptions import CellExecutionError
 
 from analysis.data.load import load_sweep
 from analysis.data.sweep import RefusedSweep
-from analysis.figures.style import TooManyLosses
+from analysis.figures.style import TooManyVariants
 from analysis.report.build import PAGE, RefusedOutput, build_report
 from analysis.report.sources import digest_sources, is_current
 from bench.records import DamagedRecord
@@ -46,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         page = build_report(
             sweeps, output, seed=options.seed, ends_only=options.fit == "last", notebooks=notebooks, sources=sources
         )
-    except (RefusedSweep, DamagedRecord, RefusedOutput, TooManyLosses) as error:
+    except (RefusedSweep, DamagedRecord, RefusedOutput, TooManyVariants) as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
     except CellExecutionError as error:

@@ -46,7 +46,7 @@ def build_report(
         notebooks: also execute the notebooks on the first sweep.
         sources: digest of what the sweeps were read from, kept beside the page.
     Raises:
-        RefusedSweep, TooManyLosses: sweeps that cannot be analyzed or drawn.
+        RefusedSweep, TooManyVariants: sweeps that cannot be analyzed or drawn.
         RefusedOutput: `output` exists and is not a report.
         CellExecutionError: a notebook failed.
     """

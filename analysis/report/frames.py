@@ -41,7 +41,7 @@ def cell_frame(sweep: Sweep) -> pd.DataFrame:
 
 
 def optimal_beta_frame(betas: OptimalBetas) -> pd.DataFrame:
-    """One row per loss: grid's best β and its spread over seeds, fitted peak, and β relative to the baseline's.
+    """One row per variant: grid's best β and its spread over seeds, fitted peak, and β relative to the baseline's.
 
     Columns of `OptimalBetas.table`, then for the peak and at matched KL (geometric mean over budgets)
     ``ratio_peak, ratio_peak_low, ratio_peak_high, ratio_kl, ratio_kl_low, ratio_kl_high``, and the predictions
@@ -51,23 +51,23 @@ def optimal_beta_frame(betas: OptimalBetas) -> pd.DataFrame:
     for place, name in (("peak", "ratio_peak"), ("kl_mean", "ratio_kl")):
         rows = betas.ratios[betas.ratios["at"] == place]
         columns = {"ratio": name, "ratio_low": f"{name}_low", "ratio_high": f"{name}_high"}
-        table = table.merge(rows[["loss", *columns]].rename(columns=columns), on="loss", how="left")
-    predicted = betas.ratios.groupby("loss")[["local", "global_"]].first()
+        table = table.merge(rows[["variant", *columns]].rename(columns=columns), on="variant", how="left")
+    predicted = betas.ratios.groupby("variant")[["local", "global_"]].first()
     predicted = predicted.rename(columns={"local": "ratio_local", "global_": "ratio_global"})
-    return table.merge(predicted, left_on="loss", right_index=True, how="left")
+    return table.merge(predicted, left_on="variant", right_index=True, how="left")
 
 
 def frontier_frame(frontiers: Frontiers) -> pd.DataFrame:
-    """One row per loss: gold at each KL budget with its interval (NaN where not covered) and mean up to a common KL.
+    """One row per variant: gold at each KL budget with its interval (NaN where not covered) and mean up to a common KL.
 
-    Columns ``loss, gold_at_<kl>, gold_at_<kl>_low, gold_at_<kl>_high`` per budget, then ``common_kl, mean_gold,
+    Columns ``variant, gold_at_<kl>, gold_at_<kl>_low, gold_at_<kl>_high`` per budget, then ``common_kl, mean_gold,
     mean_gold_low, mean_gold_high, kind``.
     """
     columns = {}
     for kl, rows in frontiers.budgets.groupby("kl", sort=True):
         for suffix in ("", "_low", "_high"):
-            columns[f"gold_at_{kl:g}{suffix}"] = rows.set_index("loss")[f"gold{suffix}"]
+            columns[f"gold_at_{kl:g}{suffix}"] = rows.set_index("variant")[f"gold{suffix}"]
     areas = frontiers.areas.rename(columns={"kl_max": "common_kl"})
-    means = areas[["loss", "common_kl", "mean_gold", "mean_gold_low", "mean_gold_high", "kind"]]
-    wide = pd.DataFrame(columns).reindex(means["loss"]).reset_index()
-    return wide.merge(means, on="loss", validate="one_to_one")
+    means = areas[["variant", "common_kl", "mean_gold", "mean_gold_low", "mean_gold_high", "kind"]]
+    wide = pd.DataFrame(columns, index=pd.Index(means["variant"], name="variant")).reset_index()
+    return wide.merge(means, on="variant", validate="one_to_one")

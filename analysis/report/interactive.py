@@ -12,7 +12,9 @@ import numpy as np
 import pandas as pd
 
 from analysis.data.sample_texts import HOVER_PROMPTS, ShownTexts, TextPool, collect_texts, evenly_spaced
-from analysis.figures.style import loss_styles
+from analysis.data.sweep import Sweep
+from analysis.data.training import cells_with_training, training_curve
+from analysis.figures.style import variant_styles
 from analysis.statistics.analyze import Analysis
 from analysis.statistics.best_of_n import Ceiling
 
@@ -20,9 +22,10 @@ MAX_POINTS = 6000  # checkpoints drawn; a browser redraws this many markers in w
 MAX_BROWSABLE = 150  # cells
 MAX_ROWS = 9000  # sample rows over all cells
 ROWS_PER_CELL = (10, 80)
+MAX_TRAINING_CELLS = 450  # at 120 points of six numbers each, about 3 MB
 
 _POINT_COLUMNS = {
-    "beta": "beta", "lr": "lr", "seed": "seed", "step": "step", "kl": "kl", "kl_se": "kl_se", "gold": "gold",
+    "strength": "strength", "lr": "lr", "seed": "seed", "step": "step", "kl": "kl", "kl_se": "kl_se", "gold": "gold",
     "gold_se": "gold_se", "win_rate": "win_rate", "win_rate_se": "win_rate_se", "rho_sq": "rho_sq_mean",
     "response_tokens": "response_tokens", "eos_rate": "eos_rate", "distinct_2": "distinct_2",
 }  # fmt: skip
@@ -30,13 +33,19 @@ _POINT_COLUMNS = {
 
 def page_data(views: Mapping[str, Analysis]) -> dict[str, Any]:
     """Everything that the page's scripts need, for every view (a sweep at one setting) by its title."""
-    styles = loss_styles(loss for analysis in views.values() for loss in analysis.sweep.losses)
-    index = {loss: k for k, loss in enumerate(styles)}
+    styles = variant_styles(variant for analysis in views.values() for variant in analysis.sweep.variants)
+    index = {variant: k for k, variant in enumerate(styles)}
     pool = TextPool()
     return {
-        "losses": [
-            {"name": loss, "label": style.label, "light": style.color, "dark": style.color_dark, "symbol": style.symbol}
-            for loss, style in styles.items()
+        "variants": [
+            {
+                "name": variant,
+                "label": style.label,
+                "light": style.color,
+                "dark": style.color_dark,
+                "symbol": style.symbol,
+            }
+            for variant, style in styles.items()
         ],
         "sweeps": [_view(title, analysis, index, pool, len(views)) for title, analysis in views.items()],
         "texts": pool.texts,
@@ -64,7 +73,9 @@ def numbers(values: Iterable[float]) -> list[float | int | None]:
 def _view(title: str, analysis: Analysis, index: dict[str, int], pool: TextPool, views: int) -> dict[str, Any]:
     sweep = analysis.sweep
     steps = len(sweep.checkpoints) / len(sweep.final)
-    ordered = sweep.final.assign(loss=sweep.final["loss"].map(index)).sort_values(["loss", "beta", "lr", "seed"])
+    ordered = sweep.final.assign(variant=sweep.final["variant"].map(index)).sort_values(
+        ["variant", "strength", "lr", "seed"]
+    )
     order = ordered["cell"].tolist()
     drawn = evenly_spaced(order, max(2, int(MAX_POINTS / views / steps)))
     browsable = min(len(drawn), MAX_BROWSABLE // views)
@@ -75,15 +86,17 @@ def _view(title: str, analysis: Analysis, index: dict[str, int], pool: TextPool,
         points = points[points["cell"].isin(set(drawn))]
     return {
         "title": title,
-        "betas": numbers(np.sort(sweep.checkpoints["beta"].unique())),
+        "strength_name": sweep.strength_name,
+        "strengths": numbers(np.sort(analysis.optimal_betas.cells["strength"].unique())),
         "points": _points(points, index, texts),
         "hover_prompts": list(texts.prompts),
-        "curves": _by_loss(analysis.frontiers.curves, index, ("kl", "gold", "gold_low", "gold_high")),
+        "curves": _by_variant(analysis.frontiers.curves, index, ("kl", "gold", "gold_low", "gold_high")),
         "reference_lines": [] if analysis.ceiling is None else _reference_lines(analysis.ceiling),
         "fits": _fits(analysis, index),
         "peaks": _peaks(analysis, index),
         "cells": _cells(analysis, index),
         "optimal_beta": _optimal_beta(analysis, index),
+        "training": _training(sweep, MAX_TRAINING_CELLS // views),
         "samples": _samples(texts),
         "note": _note(sweep.checkpoints, points, order, texts, rows),
     }
@@ -91,7 +104,7 @@ def _view(title: str, analysis: Analysis, index: dict[str, int], pool: TextPool,
 
 def _points(points: pd.DataFrame, index: dict[str, int], texts: ShownTexts) -> dict[str, Any]:
     columns: dict[str, Any] = {name: numbers(points[column]) for name, column in _POINT_COLUMNS.items()}
-    columns["loss"] = points["loss"].map(index).tolist()
+    columns["variant"] = points["variant"].map(index).tolist()
     columns["final"] = points["is_final"].astype(int).tolist()
     empty = (None,) * HOVER_PROMPTS
     shown = [texts.by_checkpoint.get(key, empty) for key in zip(points["cell"], points["step"], strict=True)]
@@ -99,11 +112,11 @@ def _points(points: pd.DataFrame, index: dict[str, int], texts: ShownTexts) -> d
     return columns
 
 
-def _by_loss(frame: pd.DataFrame, index: dict[str, int], columns: tuple[str, ...]) -> dict[int, dict[str, Any]]:
-    """index of the loss -> column -> numbers."""
+def _by_variant(frame: pd.DataFrame, index: dict[str, int], columns: tuple[str, ...]) -> dict[int, dict[str, Any]]:
+    """index of the variant -> column -> numbers."""
     return {
-        index[str(loss)]: {column: numbers(rows[column]) for column in columns}
-        for loss, rows in frame.groupby("loss", sort=False)
+        index[str(variant)]: {column: numbers(rows[column]) for column in columns}
+        for variant, rows in frame.groupby("variant", sort=False)
     }
 
 
@@ -119,28 +132,47 @@ def _reference_lines(ceiling: Ceiling) -> list[dict[str, Any]]:
 
 def _fits(analysis: Analysis, index: dict[str, int]) -> dict[int, dict[str, Any]]:
     curves = analysis.overoptimization.curves
-    return _by_loss(curves[curves["chosen"].astype(bool)], index, ("kl", "gold"))
+    return _by_variant(curves[curves["chosen"].astype(bool)], index, ("kl", "gold"))
 
 
 def _peaks(analysis: Analysis, index: dict[str, int]) -> dict[int, dict[str, Any]]:
     peaks = analysis.overoptimization.peaks
     columns = ["kl_peak", "kl_peak_low", "kl_peak_high", "gold_peak"]
-    return {index[row["loss"]]: _record(row, columns) for _, row in peaks[peaks["inside"].astype(bool)].iterrows()}
+    return {index[row["variant"]]: _record(row, columns) for _, row in peaks[peaks["inside"].astype(bool)].iterrows()}
 
 
 def _cells(analysis: Analysis, index: dict[str, int]) -> dict[int, dict[str, Any]]:
-    cells = analysis.optimal_betas.cells.sort_values("beta", kind="stable")
-    return _by_loss(cells, index, ("beta", "gold", "gold_low", "gold_high", "kl", "kl_low", "kl_high"))
+    cells = analysis.optimal_betas.cells.sort_values("strength", kind="stable")
+    return _by_variant(cells, index, ("strength", "gold", "gold_low", "gold_high", "kl", "kl_low", "kl_high"))
 
 
 def _optimal_beta(analysis: Analysis, index: dict[str, int]) -> dict[int, dict[str, Any]]:
     table = analysis.optimal_betas.table.dropna(subset="peak_beta")
     columns = ["peak_beta", "peak_beta_low", "peak_beta_high", "peak_gold"]
-    return {index[row["loss"]]: _record(row, columns) for _, row in table.iterrows()}
+    return {index[row["variant"]]: _record(row, columns) for _, row in table.iterrows()}
 
 
 def _record(row: pd.Series, columns: list[str]) -> dict[str, Any]:
     return dict(zip(columns, numbers(row[columns]), strict=True))
+
+
+def _training(sweep: Sweep, most: int) -> dict[str, Any]:
+    """Curves of at most `most` cells, and a sentence that says what they are."""
+    recorded = cells_with_training(sweep)
+    shown = evenly_spaced(recorded, most)
+    curves = [training_curve(sweep, cell) for cell in shown]
+    if not curves:
+        return {"cells": [], "note": "No steps of training are stored for this sweep."}
+    left_out = f" Shown: {len(shown)} of {len(recorded):,} cells, evenly spaced." if len(shown) < len(recorded) else ""
+    longest = max(curve.steps_per_point for curve in curves)
+    averaged = f" Each point is the mean of up to {longest} steps." if longest > 1 else ""
+    return {
+        "cells": [
+            {"name": curve.cell, "state": curve.state} | {key: numbers(column) for key, column in curve.columns.items()}
+            for curve in curves
+        ],
+        "note": f"Measured on each step’s batch before the update.{averaged}{left_out}",
+    }
 
 
 def _samples(texts: ShownTexts) -> list[dict[str, Any]]:
@@ -156,7 +188,7 @@ def _note(
         drawn = len(points["cell"].unique())
         note["points"] = (
             f"For display, {len(points):,} of {len(checkpoints):,} checkpoints are drawn: those of {drawn:,} cells "
-            f"evenly spaced over loss, β and seed. Curves, bands and tables use all of them."
+            f"evenly spaced over variant, strength and seed. Curves, bands and tables use all of them."
         )
     if texts.by_cell:
         of_cells = "" if len(texts.by_cell) == len(cells) else f"; {len(texts.by_cell)} of {len(cells):,} cells"

@@ -11,10 +11,11 @@ import plotly.offline
 from markupsafe import Markup
 
 from analysis.figures.report_figures import ReportFigure
-from analysis.figures.style import loss_styles
+from analysis.figures.style import variant_styles
 from analysis.report import html_tables
 from analysis.report.html_tables import Column, HtmlTable
 from analysis.report.interactive import page_data, to_script_json
+from analysis.report.provenance import headline, provenance
 from analysis.statistics.analyze import Analysis
 from analysis.statistics.claims import Claim
 from analysis.statistics.comparison import differing_scales, matched_differences
@@ -22,13 +23,17 @@ from analysis.statistics.wording import interval_text, interval_words
 
 GENERATOR = "gpo-bench report"
 TEMPLATES = Path(__file__).parent / "templates"
-_SCRIPTS = ("core.js", "points.js", "frontier.js", "panels.js", "samples.js", "main.js")
+_SCRIPTS = ("core.js", "points.js", "frontier.js", "panels.js", "training.js", "samples.js", "main.js")
 _CLAIM_NAMES = {
     "C1": "similar frontiers",
     "C2": "optimal β differs",
     "C3": "over-optimization",
     "C4": "E[ρ²] is not KL",
 }
+_TRAINING_PLOTS = (
+    ("loss", "Loss"), ("rho", "Margin"), ("accuracy", "Accuracy"), ("gradient", "Gradient norm"),
+    ("rate", "Learning rate"),
+)  # fmt: skip
 _VERDICT_SYMBOLS = {"supported": "✓", "not supported": "✗", "inconclusive": "?"}
 # The legend's markers: the symbols of `analysis.figures.style` within ±6 units of the origin.
 _SYMBOL_PATHS = {
@@ -42,6 +47,10 @@ _SYMBOL_PATHS = {
     "star": "M0,-6.5L1.6,-2.2L6.2,-2L2.6,0.8L3.8,5.3L0,2.7L-3.8,5.3L-2.6,0.8L-6.2,-2L-1.6,-2.2Z",
     "pentagon": "M0,-6L5.7,-1.9L3.5,4.9H-3.5L-5.7,-1.9Z",
     "hexagon": "M0,-6L5.2,-3V3L0,6L-5.2,3V-3Z",
+    "triangle-left": "M-6,0L5,-6V6Z",
+    "triangle-right": "M6,0L-5,-6V6Z",
+    "diamond-tall": "M0,-6.5L4,0L0,6.5L-4,0Z",
+    "hexagon2": "M-6,0L-3,-5.2H3L6,0L3,5.2H-3Z",
 }
 
 
@@ -73,21 +82,25 @@ def render_page(
         context = _view_context(title, analysis, figures[title])
         contexts.append(context | {"figures": paths, "point_note": view_data["note"]["points"]})
     comparison = _comparison(views)
+    strength_name = contexts[0]["strength_name"]
     sections = [
-        ("frontier", "Frontiers"), ("equal-kl", "Equal KL"), ("optimal-beta", "Optimal β"),
+        ("frontier", "Frontiers"), ("equal-kl", "Equal KL"), ("optimal-beta", f"Optimal {strength_name}"),
         ("overoptimization", "Over-optimization"), ("regularization", "Regularization"), ("health", "Health"),
+        ("training", "Training"),
         ("samples", "Samples"), *([("comparison", "Side by side")] if comparison else []), ("cells", "Cells"),
         ("provenance", "Provenance"),
     ]  # fmt: skip
-    styles = loss_styles(loss for analysis in views.values() for loss in analysis.sweep.losses)
+    styles = variant_styles(variant for analysis in views.values() for variant in analysis.sweep.variants)
     return environment.get_template("report.html").render(
         title=" and ".join(dict.fromkeys(analysis.sweep.name for analysis in views.values())),
         generator=GENERATOR,
         views=contexts,
         view_options=list(enumerate(views)),
         comparison=comparison,
+        strength_name=strength_name,
+        training_plots=_TRAINING_PLOTS,
         sections=sections,
-        losses=[{"label": style.label, "path": _SYMBOL_PATHS[style.symbol]} for style in styles.values()],
+        variants=[{"label": style.label, "path": _SYMBOL_PATHS[style.symbol]} for style in styles.values()],
         downloads=downloads,
         css=Markup((TEMPLATES / "report.css").read_text(encoding="utf-8")),
         scripts=[Markup((TEMPLATES / name).read_text(encoding="utf-8")) for name in _SCRIPTS],
@@ -104,38 +117,19 @@ def _view_context(title: str, analysis: Analysis, figures: Mapping[str, ReportFi
         "warnings": analysis.warnings,
         "claims": [_claim_context(claim) for claim in analysis.claims],
         "frontier_caption": figures["frontier"].caption,
-        "beta_caption": figures["gold_and_kl_against_beta"].caption,
+        "beta_caption": beta.caption
+        if (beta := figures.get("gold_and_kl_against_beta"))
+        else "No cell has a strength.",
         "budgets": html_tables.budget_table(analysis),
         "pairwise": html_tables.pairwise_table(analysis),
         "shares": html_tables.share_table(analysis),
         "optimal": html_tables.optimal_beta_table(analysis),
         "ratios": html_tables.ratio_table(analysis),
         "peaks": html_tables.peak_table(analysis),
+        "strength_name": analysis.sweep.strength_name,
         "cells": html_tables.cell_table(analysis.sweep),
-        "provenance": _provenance(analysis),
+        "provenance": provenance(analysis),
     }
-
-
-def headline(analysis: Analysis) -> str:
-    """What was run, in one line."""
-    sweep = analysis.sweep
-    states = sweep.cells["state"].value_counts()
-    counts = [f"{states[state]} {state}" for state in ("failed", "running", "missing") if state in states]
-    betas = sorted(sweep.checkpoints["beta"].unique())
-    beta = f"{len(betas)} β from {betas[0]:g} to {betas[-1]:g}" if len(betas) > 1 else f"β = {betas[0]:g} only"
-    return " · ".join([
-        f"{states.get('done', 0):,} of {len(sweep.cells):,} cells done",
-        *(counts or ["none failed or missing"]),
-        f"world {sweep.checkpoints['world'].iloc[0]}",
-        _count(len(sweep.losses), "loss", "losses"),
-        beta,
-        _count(len(sweep.seeds), "seed", "seeds"),
-        f"{len(sweep.checkpoints):,} checkpoints",
-    ])  # fmt: skip
-
-
-def _count(number: int, one: str, many: str) -> str:
-    return f"{number} {one if number == 1 else many}"
 
 
 def _claim_context(claim: Claim) -> dict[str, Any]:
@@ -167,33 +161,14 @@ def _value_text(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
-def _provenance(analysis: Analysis) -> list[tuple[str, str]]:
-    sweep = analysis.sweep
-    checkpoints = sweep.checkpoints
-    versions = {json.dumps(value, sort_keys=True) for value in checkpoints["versions"]}
-    rows = [
-        ("git commit", ", ".join(sorted(checkpoints["git_commit"].unique()))),
-        ("gold model", checkpoints["gold_model"].iloc[0]),
-        ("preference data", checkpoints["preferences"].iloc[0]),
-        ("reference samples", checkpoints["reference"].iloc[0]),
-        ("labels", f"{', '.join(checkpoints['label_rule'].unique())}, "
-                   f"following the gold order with probability {checkpoints['label_probability'].mean():.3g}"),
-        ("learning rate", ", ".join(f"{lr:g}" for lr in sorted(checkpoints["lr"].unique()))),
-        ("training and evaluation", f"{sweep.final['wall_s'].sum() / 60:.1f} minutes summed over cells"),
-        ("records", str(sweep.path)),
-    ]  # fmt: skip
-    for number, text in enumerate(sorted(versions)):
-        name = "versions" if len(versions) == 1 else f"versions, set {number + 1}"
-        rows.append((name, ", ".join(f"{package} {version}" for package, version in json.loads(text).items())))
-    return rows
-
-
 def _comparison(views: Mapping[str, Analysis]) -> dict[str, Any] | None:
     """Words and tables that compare every further view with the first; None for a single view."""
     (first_title, first), *others = views.items()
     if not others:
         return None
-    words = ["Smoothed frontiers on the same axes, and differences of finished cells with the same loss and β."]
+    words = [
+        "Smoothed frontiers on the same axes, and differences of finished cells with the same variant and strength."
+    ]
     tables = []
     for title, other in others:
         if unequal := differing_scales(first, other):
@@ -208,15 +183,15 @@ def _comparison(views: Mapping[str, Analysis]) -> dict[str, Any] | None:
 
 def _difference_table(first_title: str, title: str, first: Analysis, other: Analysis) -> HtmlTable:
     differences = matched_differences(first, other)
-    labels = {loss: style.label for loss, style in loss_styles(first.sweep.losses).items()}
+    labels = {variant: style.label for variant, style in variant_styles(first.sweep.variants).items()}
     rows = [
-        (labels[row.loss], f"{row.beta:g}", interval_text(row, "gold", 2), interval_text(row, "kl"),
+        (labels[row.variant], f"{row.strength:g}", interval_text(row, "gold", 2), interval_text(row, "kl"),
          f"{row.seeds_first} and {row.seeds_other}")
         for row in differences.itertuples()
     ]  # fmt: skip
     caption = (
-        f"{title} minus {first_title}, finished cells with the same loss and β. Brackets: limits combined from each "
-        f"sweep’s own ({interval_words(differences['kind'])}), as if the sweeps were independent."
+        f"{title} minus {first_title}, finished cells with the same variant and strength. Brackets: limits combined "
+        f"from each sweep’s own ({interval_words(differences['kind'])}), as if the sweeps were independent."
     )
-    titles = ("β", "Δ gold (SD)", "Δ KL (nats)", "seeds")
-    return HtmlTable(caption, (Column("loss", False), *map(Column, titles)), rows)
+    titles = (first.sweep.strength_name, "Δ gold (SD)", "Δ KL (nats)", "seeds")
+    return HtmlTable(caption, (Column("variant", False), *map(Column, titles)), rows)

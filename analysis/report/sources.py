@@ -10,7 +10,7 @@ from bench import records
 SOURCES_FILE = "sources.sha256"
 _OF_A_SWEEP = (
     records.PLAN_FILE, "*.parquet", f"*/{records.CONFIG_FILE}", f"*/{records.RECORDS_FILE}",
-    f"*/{records.STATUS_FILE}", f"*/{records.SAMPLES_FILE}", f"*/{records.ERROR_FILE}",
+    f"*/{records.STATUS_FILE}", f"*/{records.SAMPLES_FILE}", f"*/{records.TRAINING_FILE}", f"*/{records.ERROR_FILE}",
 )  # fmt: skip
 _OF_THE_CODE = ("**/*.py", "**/*.ipynb", "report/templates/*")
 

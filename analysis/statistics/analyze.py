@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from analysis.data.sweep import Sweep
+from analysis.data.sweep import EXTERNAL, Sweep
 from analysis.statistics.best_of_n import Ceiling, find_ceiling
 from analysis.statistics.claims import Claim, assess_claims
 from analysis.statistics.discordance import Discordance, compare_orders
@@ -43,22 +43,23 @@ def analyze(
 
     Args:
         rng: resamples the evaluation prompts; the same generator state gives the same numbers.
-        predictions: ``loss, local, global_``: predicted β(loss) / β(baseline).
-        budgets: KLs in nats at which losses are compared.
+        predictions: ``variant, local, global_``: predicted β(variant) / β(baseline).
+        budgets: KLs in nats at which variants are compared.
         margin: largest difference in gold (SD units) that still counts as the same frontier.
-        baseline: loss that ratios of β are taken to.
+        baseline: variant that ratios of β are taken to.
         ends_only: fit frontiers and forms of over-optimization to trained policies, not to checkpoints on the way.
     Raises:
         RefusedSweep: the sweep cannot be analyzed as one (several settings, samples that contradict the records).
     """
     draws = make_draws(sweep, rng)
     frontiers = fit_frontiers(draws, ends_only=ends_only, budgets=budgets, margin=margin)
-    betas = find_optimal_betas(draws, baseline=baseline, budgets=budgets, predictions=predictions)
+    swept = draws.swept(variant for variant, method in sweep.methods.items() if method != EXTERNAL)
+    betas = find_optimal_betas(swept, baseline=baseline, budgets=budgets, predictions=predictions)
     overoptimization = fit_overoptimization(draws.at_ends() if ends_only else draws, frontiers.smoothed)
     ceiling = None
     if sweep.reference is not None:
         ceiling = find_ceiling(sweep.reference, draws, frontiers.smoothed, budgets=budgets)
-    discordance = compare_orders(sweep)
+    discordance = compare_orders(sweep, frontiers.smoothed)
     claims = assess_claims(frontiers, betas, overoptimization, discordance)
     warnings = (
         *sweep.warnings, *draws.warnings, *frontiers.warnings, *betas.warnings, *overoptimization.warnings,

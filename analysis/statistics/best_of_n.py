@@ -27,7 +27,7 @@ class Ceiling:
         best_of_n: ``n, kl, gold, gold_low, gold_high, gold_se, kind``; kl is the bound ln n − (n − 1)/n in nats.
         tilted: ``temperature, kl, kl_low, kl_high, kl_se, gold, gold_low, gold_high, gold_se, ess, trusted, kind``;
             π* ∝ π_ref exp(gold / temperature); ess is the mean effective sample size over prompts.
-        shares: ``loss, kl, gold, ceiling, share, share_low, share_high, share_se, kind``; frontier's gold over the
+        shares: ``variant, kl, gold, ceiling, share, share_low, share_high, share_se, kind``; frontier's gold over the
             ceiling's at KL budgets that both cover (the ceiling only where trusted).
         pool_size: N.
         warnings: sentences.
@@ -47,7 +47,7 @@ def find_ceiling(
     *,
     budgets: tuple[float, ...] = KL_BUDGETS,
 ) -> Ceiling:
-    """Best-of-n, the KL-constrained optimum, and how much of it each loss reaches.
+    """Best-of-n, the KL-constrained optimum, and how much of it each variant reaches.
 
     Args:
         reference: π_ref's sample pool, the same number of samples for every prompt.
@@ -71,7 +71,7 @@ def find_ceiling(
     return Ceiling(_best_of_n_frame(pool), frame, pd.DataFrame(shares, columns=_SHARE_COLUMNS), size, tuple(warnings))
 
 
-_SHARE_COLUMNS = ["loss", "kl", "gold", "ceiling", "share", "share_low", "share_high", "share_se", "kind"]
+_SHARE_COLUMNS = ["variant", "kl", "gold", "ceiling", "share", "share_low", "share_high", "share_se", "kind"]
 
 
 def pool_matrix(reference: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
@@ -189,13 +189,13 @@ def _shares(
         if not kl[0, 0] <= budget <= kl[0, -1]:
             continue
         ceiling = np.array([np.interp(budget, x, y) for x, y in zip(kl, gold, strict=True)])
-        for loss, curve in smoothed.items():
+        for variant, curve in smoothed.items():
             if not curve.covers(budget):
                 continue
             reached = curve.gold(np.array([budget]))[:, 0]
             share = interval(reached / ceiling, curve.design)
             values = (
-                loss,
+                variant,
                 budget,
                 reached[0],
                 ceiling[0],

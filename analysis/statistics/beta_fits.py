@@ -20,9 +20,9 @@ _KL_FLOOR = 1e-9  # nats; log KL of a policy that never moved
 
 @dataclass(frozen=True)
 class BetaGrid:
-    """Final checkpoints of one loss: means over seeds per β, in every version of the table."""
+    """Final checkpoints of one variant: means over seeds per β, in every version of the table."""
 
-    groups: pd.DataFrame  # beta, seeds, gold_sd
+    groups: pd.DataFrame  # strength, seeds, gold_sd
     log_beta: np.ndarray  # [m]
     kl: np.ndarray  # [R, m]
     gold: np.ndarray  # [R, m]
@@ -49,17 +49,17 @@ class BetaPeak:
     side: str  # none | low | high: the end of the grid at which the maximum lies
 
 
-def beta_grid(draws: Draws, loss: str) -> BetaGrid:
-    """Average the final checkpoints of `loss` over seeds."""
-    replicates = draws.of(loss, final_only=True)
-    groups, kl, gold, count = replicates.means_by("beta")
-    spread = replicates.rows.groupby("beta", sort=True)["gold"].std(ddof=1)
+def beta_grid(draws: Draws, variant: str) -> BetaGrid:
+    """Average the final checkpoints of `variant` over seeds."""
+    replicates = draws.of(variant, final_only=True)
+    groups, kl, gold, count = replicates.means_by("strength")
+    spread = replicates.rows.groupby("strength", sort=True)["gold"].std(ddof=1)
     groups["gold_sd"] = spread.to_numpy()
-    return BetaGrid(groups, np.log(groups["beta"].to_numpy()), kl, gold, count, replicates.design)
+    return BetaGrid(groups, np.log(groups["strength"].to_numpy()), kl, gold, count, replicates.design)
 
 
 def choose_penalty(grids: list[BetaGrid]) -> float:
-    """The penalty that predicts a left-out inner β best, the same for all losses."""
+    """The penalty that predicts a left-out inner β best, the same for all variants."""
     errors = np.zeros(len(PENALTIES))
     for grid in grids:
         x = grid.log_beta

@@ -2,18 +2,18 @@
 
 Rules of the verdicts, fixed before any sweep was looked at:
 
-C1  supported when every pair of losses is equivalent at every KL budget that all cover (simultaneous 95 % interval
+C1  supported when every pair of variants is equivalent at every KL budget that all cover (simultaneous 95 % interval
     inside ±margin); not supported when some interval lies outside ±margin.
-C2  supported when some loss's β at the peak, relative to the baseline's, differs from 1 in the predicted direction
+C2  supported when some variant's β at the peak, relative to the baseline's, differs from 1 in the predicted direction
     and none in the other (intervals simultaneous over all pairs); not supported when some differs in the other
     direction, or all intervals lie within a factor of 1.25 of 1.
-C3  supported when every loss falls from its peak to the end of its data (95 % interval of the drop above 0: all must
-    pass, so no correction is due); not supported when some loss's drop stays below 0.1 SD although its data reach
-    the largest peak KL of the losses that fall (or none falls).
+C3  supported when every variant falls from its peak to the end of its data (95 % interval of the drop above 0: all must
+    pass, so no correction is due); not supported when some variant's drop stays below 0.1 SD although its data reach
+    the largest peak KL of the variants that fall (or none falls).
 C4  supported when a pair of checkpoints has E[ρ²] and KL in opposite order beyond noise; not supported when none has
     among at least 100 pairs whose order is resolved.
 
-Everything else is inconclusive.
+Everything else is inconclusive. Variants with too few trained policies for a curve are left out of all four.
 """
 
 import math
@@ -106,19 +106,19 @@ def _claim(id_: str, verdict: str, sentence: str, quantity: str, numbers: dict[s
 
 def _same_frontier(frontiers: Frontiers) -> Claim:
     pairs, margin = frontiers.pairwise, frontiers.margin
-    quantity = "largest difference in gold between two losses at equal KL, SD"
+    quantity = "largest difference in gold between two variants at equal KL, SD"
     if pairs.empty:
-        reason = " ".join(frontiers.warnings) or "There is only one loss."
-        return _claim("C1", INCONCLUSIVE, f"No two losses could be compared at equal KL. {reason}", quantity, {})
+        reason = " ".join(frontiers.warnings) or "There is only one variant."
+        return _claim("C1", INCONCLUSIVE, f"No two variants could be compared at equal KL. {reason}", quantity, {})
     widest = pairs.loc[pairs["difference"].abs().idxmax()]
     counts = pairs["verdict"].value_counts()
     equivalent, different = int(counts.get(EQUIVALENT, 0)), int(counts.get(DIFFERENT, 0))
     verdict = NOT_SUPPORTED if different else SUPPORTED if equivalent == len(pairs) else INCONCLUSIVE
     budgets = sorted(pairs["kl"].unique())
     sentence = (
-        f"Of {len(pairs)} differences between losses at KL {_join(budgets)} nats, {equivalent} are within "
-        f"±{margin:g} SD and {different} are beyond it; the largest is {widest['loss_a']} − {widest['loss_b']} at KL "
-        f"{widest['kl']:g}: {_with_interval(widest, 'difference')} SD."
+        f"Of {len(pairs)} differences between variants at KL {_join(budgets)} nats, {equivalent} are within "
+        f"±{margin:g} SD and {different} are beyond it; the largest is {widest['variant_a']} − {widest['variant_b']} "
+        f"at KL {widest['kl']:g}: {_with_interval(widest, 'difference')} SD."
     )
     numbers = {
         "comparisons": len(pairs), "equivalent": equivalent, "different": different, "margin": margin,
@@ -134,10 +134,10 @@ def _optimal_beta_moves(betas: OptimalBetas) -> Claim:
     matched = betas.ratios[betas.ratios["at"] == "kl_mean"]
     numbers: dict[str, Any] = {
         "at_peak": versus.to_dict("records"),
-        "at_matched_kl": matched[["loss", "ratio", "ratio_low", "ratio_high", "kind"]].to_dict("records"),
+        "at_matched_kl": matched[["variant", "ratio", "ratio_low", "ratio_high", "kind"]].to_dict("records"),
     }
     if versus.empty:
-        sentence = f"No loss beside {betas.baseline} has a peak inside the grid of β together with it."
+        sentence = f"No variant beside {betas.baseline} has a peak inside the grid of β together with it."
         return _claim("C2", INCONCLUSIVE, sentence, quantity, numbers)
     side = np.select([versus["ratio_low"] > 1, versus["ratio_high"] < 1], [1, -1], 0)
     predicted = np.sign(np.log(versus["predicted"]).round(2)).fillna(0).to_numpy()
@@ -146,35 +146,37 @@ def _optimal_beta_moves(betas: OptimalBetas) -> Claim:
     verdict = NOT_SUPPORTED if wrong.any() or same.all() else SUPPORTED if right.any() else INCONCLUSIVE
     clearest = versus.loc[(np.log(versus["ratio"]).abs()).idxmax()]
     sentence = (
-        f"Of {len(versus)} losses, {int((side != 0).sum())} peak at another β than {betas.baseline} beyond noise; of "
+        f"Of {len(versus)} variants, {int((side != 0).sum())} peak at another β than {betas.baseline} beyond noise; of "
         f"{int((predicted != 0).sum())} for which theory predicts a direction, {int(right.sum())} differ that way and "
-        f"{int(wrong.sum())} the other; farthest is {clearest['loss']} with a ratio of "
+        f"{int(wrong.sum())} the other; farthest is {clearest['variant']} with a ratio of "
         f"{_with_interval(clearest, 'ratio')}."
     )
     return _claim("C2", verdict, sentence, quantity, numbers, **_interval(clearest, "ratio"))
 
 
 def _versus_baseline(betas: OptimalBetas) -> pd.DataFrame:
-    """``loss, ratio, ratio_low, ratio_high, kind, predicted``: simultaneous intervals of the ratios to the baseline."""
+    """``variant, ratio, ratio_low, ratio_high, kind, predicted``: ratios to the baseline, simultaneous intervals."""
     pairs = betas.peak_pairs
-    forward = pairs[pairs["loss_b"] == betas.baseline].rename(columns={"loss_a": "loss"})
-    backward = pairs[pairs["loss_a"] == betas.baseline].rename(columns={"loss_b": "loss"})
+    forward = pairs[pairs["variant_b"] == betas.baseline].rename(columns={"variant_a": "variant"})
+    backward = pairs[pairs["variant_a"] == betas.baseline].rename(columns={"variant_b": "variant"})
     inverted = {"ratio": 1 / backward["ratio"], "ratio_low": 1 / backward["ratio_high"],
                 "ratio_high": 1 / backward["ratio_low"]}  # fmt: skip
-    columns = ["loss", "ratio", "ratio_low", "ratio_high", "kind"]
+    columns = ["variant", "ratio", "ratio_low", "ratio_high", "kind"]
     both = pd.concat([frame[columns] for frame in (forward, backward.assign(**inverted)) if len(frame)] or [pairs[:0]])
-    predictions = betas.ratios[betas.ratios["at"] == "peak"].set_index("loss")
+    predictions = betas.ratios[betas.ratios["at"] == "peak"].set_index("variant")
     predicted = predictions["local"].fillna(predictions["global_"])
     return (
         both.reindex(columns=columns)
-        .assign(predicted=both.get("loss", pd.Series()).map(predicted))
+        .assign(predicted=both.get("variant", pd.Series()).map(predicted))
         .reset_index(drop=True)
     )
 
 
 def _rises_and_falls(overoptimization: Overoptimization) -> Claim:
     peaks = overoptimization.peaks
-    quantity = "smallest drop in gold from a loss's peak to the end of its data, SD"
+    quantity = "smallest drop in gold from a variant's peak to the end of its data, SD"
+    if peaks.empty:
+        return _claim("C3", INCONCLUSIVE, "No variant has enough trained policies for a curve.", quantity, {})
     falls = peaks["drop_low"] > 0
     reach = peaks.loc[falls, "kl_peak"].max() if falls.any() else 0.0
     stays = (peaks["drop_high"].fillna(peaks["drop"]) < NO_DROP) & (
@@ -183,14 +185,14 @@ def _rises_and_falls(overoptimization: Overoptimization) -> Claim:
     verdict = SUPPORTED if falls.all() else NOT_SUPPORTED if stays.any() else INCONCLUSIVE
     weakest = peaks.loc[peaks["drop"].idxmin()]
     sentence = (
-        f"{int(falls.sum())} of {len(peaks)} losses fall beyond noise from their peak to the end of their data, "
-        f"{int(stays.sum())} stay within {NO_DROP:g} SD of it; the smallest drop is {weakest['loss']}'s: "
+        f"{int(falls.sum())} of {len(peaks)} variants fall beyond noise from their peak to the end of their data, "
+        f"{int(stays.sum())} stay within {NO_DROP:g} SD of it; the smallest drop is {weakest['variant']}'s: "
         f"{_with_interval(weakest, 'drop')} SD up to KL {weakest['kl_max']:.3g} nats; "
         f"for {int(peaks['inside'].sum())} the form that predicts best has a peak inside the data."
     )
-    columns = ["loss", "form", "inside", "kl_peak", "kl_peak_low", "kl_peak_high", "gold_peak", "kl_max",
+    columns = ["variant", "form", "inside", "kl_peak", "kl_peak_low", "kl_peak_high", "gold_peak", "kl_max",
                "drop", "drop_low", "drop_high", "kind"]  # fmt: skip
-    numbers = {"losses": peaks[columns].to_dict("records")}
+    numbers = {"variants": peaks[columns].to_dict("records")}
     return _claim("C3", verdict, sentence, quantity, numbers, **_interval(weakest, "drop"))
 
 
@@ -211,8 +213,8 @@ def _squared_loss_is_not_kl(discordance: Discordance) -> Claim:
         return _claim("C4", verdict, f"{counted} none has the two in opposite order.", quantity, numbers)
     sentence = (
         f"{counted} {int(totals['discordant'])} ({totals['share']:.1%}) have the two in opposite order; clearest: "
-        f"{pair.loss_a} at β = {pair.beta_a:g}, step {pair.step_a} has {pair.rho_sq_ratio:.2f} times the E[ρ²] of "
-        f"{pair.loss_b} at β = {pair.beta_b:g}, step {pair.step_b}, and {pair.kl_ratio:.2f} times its KL "
+        f"{pair.variant_a} at {pair.strength_a:g}, step {pair.step_a} has {pair.rho_sq_ratio:.2f} times the E[ρ²] of "
+        f"{pair.variant_b} at {pair.strength_b:g}, step {pair.step_b}, and {pair.kl_ratio:.2f} times its KL "
         f"[{pair.kl_ratio_low:.2f}, {pair.kl_ratio_high:.2f}]."
     )
     interval = {"estimate": pair.kl_ratio, "low": pair.kl_ratio_low, "high": pair.kl_ratio_high, "kind": "pairs"}

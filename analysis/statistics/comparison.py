@@ -25,13 +25,13 @@ def differing_scales(first: Analysis, other: Analysis) -> list[str]:
 
 
 def matched_differences(first: Analysis, other: Analysis) -> pd.DataFrame:
-    """`other` minus `first` for every loss and β that both have finished.
+    """`other` minus `first` for every variant and β that both have finished.
 
     Returns:
-        ``loss, beta, seeds_first, seeds_other, gold, gold_low, gold_high, kl, kl_low, kl_high, kind``: differences of
-        final gold (SD units) and KL (nats); kind is `analysis.statistics.intervals.KINDS`'s of the two terms.
+        ``variant, strength, seeds_first, seeds_other, gold, gold_low, gold_high, kl, kl_low, kl_high, kind``:
+        differences of final gold (SD units) and KL (nats); kind is the two terms'.
     """
-    keys = ["loss", "beta"]
+    keys = ["variant", "strength"]
     columns = [*keys, "seeds", "kind", *(q + suffix for q in ("gold", "kl") for suffix in ("", "_low", "_high"))]
     both = first.optimal_betas.cells[columns].merge(
         other.optimal_betas.cells[columns], on=keys, suffixes=("_first", "_other")

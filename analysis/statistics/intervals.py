@@ -29,7 +29,7 @@ KINDS = {
     "seeds": "t interval over seeds (delete-one-seed jackknife), with the variance of the shared prompts added",
     "prompts": "interval over evaluation prompts only (one seed): it does not cover the variation between runs",
     "simultaneous": "Tukey interval, simultaneous over all comparisons shown; seeds are blocks, seed variance is "
-    "pooled over losses, variance of the shared prompts added",
+    "pooled over variants, variance of the shared prompts added",
     "simultaneous_prompts": "Tukey interval, simultaneous over all comparisons shown, over evaluation prompts only "
     "(one seed): it does not cover the variation between runs",
     "pool": "t interval over the evaluation prompts of π_ref's sample pool",
@@ -106,21 +106,21 @@ def _intervals(
 def compare_all(
     values: np.ndarray, names: list[str], designs: list[Design], *, comparisons: int = 1, level: float = LEVEL
 ) -> pd.DataFrame:
-    """Differences between all pairs of losses, with simultaneous intervals.
+    """Differences between all pairs of variants, with simultaneous intervals.
 
-    Seeds are blocks of a two-way layout without replication: a seed's effect that all losses share cancels, and what
-    remains is pooled over losses, which gives (L − 1)(S − 1) degrees of freedom where one loss alone has S − 1
-    (Tukey's method; it takes the remaining variance as equal between losses). The critical value is that of
+    Seeds are blocks of a two-way layout without replication: a seed's effect that all variants share cancels, and what
+    remains is pooled over variants, which gives (L − 1)(S − 1) degrees of freedom where one variant alone has S − 1
+    (Tukey's method; it takes the remaining variance as equal between variants). The critical value is that of
     the studentized range, which is the distribution of the largest |t| over pairs.
 
     Args:
-        values: [R, L] one statistic per loss in every version of the table.
+        values: [R, L] one statistic per variant in every version of the table.
         comparisons: how many such families are shown together; Bonferroni over them.
     Returns:
-        ``loss_a, loss_b, difference, difference_low, difference_high, difference_se, kind``.
+        ``variant_a, variant_b, difference, difference_low, difference_high, difference_se, kind``.
     """
-    losses = len(names)
-    pairs = list(combinations(range(losses), 2))
+    variants = len(names)
+    pairs = list(combinations(range(variants), 2))
     common = np.logical_and.reduce([design.seeds_used for design in designs])
     design = Design(common, designs[0].draws, designs[0].prompts)
     contrasts = np.stack([values[:, a] - values[:, b] for a, b in pairs], axis=1)
@@ -129,19 +129,21 @@ def compare_all(
     if seeds > 1:
         pseudo = seeds * values[0] - (seeds - 1) * design.without_seed(values)  # [S, L]
         residual = pseudo - pseudo.mean(0) - pseudo.mean(1, keepdims=True) + pseudo.mean()
-        seeds_df = (losses - 1) * (seeds - 1)
+        seeds_df = (variants - 1) * (seeds - 1)
         seed_variance = np.full(len(pairs), 2 * (residual**2).sum() / seeds_df / seeds)
     else:
         seed_variance, seeds_df = np.zeros(len(pairs)), 1
     family_level = 1 - (1 - level) / comparisons
-    critical = [_tukey(family_level, losses, df) for df in (seeds_df, design.prompts - 1)]
+    critical = [_tukey(family_level, variants, df) for df in (seeds_df, design.prompts - 1)]
     kind = np.full(len(pairs), "simultaneous" if seeds > 1 else "simultaneous_prompts", dtype=object)
     result = _intervals(contrasts[0], seed_variance, prompt_variance, critical, kind)
     names_a, names_b = ([names[pair[side]] for pair in pairs] for side in (0, 1))
-    return pd.DataFrame({"loss_a": names_a, "loss_b": names_b, **result.columns("difference"), "kind": result.kind})
+    return pd.DataFrame(
+        {"variant_a": names_a, "variant_b": names_b, **result.columns("difference"), "kind": result.kind}
+    )
 
 
 @lru_cache(maxsize=64)  # a fifth of a second each
-def _tukey(level: float, losses: int, df: int) -> float:
-    """Quantile of the largest |t| over pairs of losses."""
-    return float(stats.studentized_range.ppf(level, losses, df) / np.sqrt(2))
+def _tukey(level: float, variants: int, df: int) -> float:
+    """Quantile of the largest |t| over pairs of variants."""
+    return float(stats.studentized_range.ppf(level, variants, df) / np.sqrt(2))

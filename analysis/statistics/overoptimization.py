@@ -1,6 +1,6 @@
 """Does gold rise, peak and fall with KL? Gao et al.'s two forms against a monotone one.
 
-All three pass through gold 0 at KL 0 and have two parameters. They are fitted to the checkpoints of a loss by least
+All three pass through gold 0 at KL 0 and have two parameters. They are fitted to the checkpoints of a variant by least
 squares weighted with 1/gold_se²; the form that best predicts the checkpoints of a β (with fewer than three β: of a
 seed) that it was not fitted to is chosen.
 """
@@ -14,22 +14,32 @@ import pandas as pd
 from analysis.statistics.frontier import SmoothedFrontier
 from analysis.statistics.gold_forms import FORMS, fit_form, form_gold, inverse_peak
 from analysis.statistics.intervals import interval
-from analysis.statistics.resampling import Design, Draws, LossReplicates
+from analysis.statistics.resampling import Design, Draws, VariantReplicates
+from analysis.statistics.stacking import stack, stack_rows
 
 NO_PEAK = "no peak inside the data"
+FIT_COLUMNS = [
+    "variant", "form", "first", "first_low", "first_high", "second", "second_low", "second_high", "kind",
+    "held_out_rmse", "folds", "chosen",
+]  # fmt: skip
+CURVE_COLUMNS = ["variant", "form", "kl", "chosen", "gold"]
+_PEAK = ("kl_peak", "kl_peak_low", "kl_peak_high", "gold_peak", "gold_peak_low", "gold_peak_high")
+PEAK_COLUMNS = [
+    "variant", "form", *_PEAK, "kl_max", "inside", "note", "drop", "drop_low", "drop_high", "drop_se", "kind",
+]  # fmt: skip
 _CURVE_POINTS = 80
 
 
 @dataclass(frozen=True)
 class Overoptimization:
-    """Fits of gold against d = √KL, per loss.
+    """Fits of gold against d = √KL, per variant.
 
     Attributes:
-        fits: ``loss, form, first, first_low, first_high, second, second_low, second_high, kind, held_out_rmse,
+        fits: ``variant, form, first, first_low, first_high, second, second_low, second_high, kind, held_out_rmse,
             folds, chosen``; first and second are α, β (or a, s) in SD units and √nats; held_out_rmse in SD, NaN
             where there is a single fold (then no form is chosen).
-        curves: ``loss, form, kl, gold, chosen``; the fitted forms inside the data.
-        peaks: one row per loss: ``loss, form, kl_peak, kl_peak_low, kl_peak_high, gold_peak, gold_peak_low,
+        curves: ``variant, form, kl, gold, chosen``; the fitted forms inside the data.
+        peaks: one row per variant: ``variant, form, kl_peak, kl_peak_low, kl_peak_high, gold_peak, gold_peak_low,
             gold_peak_high, kl_max, inside, drop, drop_low, drop_high, drop_se, kind, note``; of the chosen form, NaN
             and a note ("no peak inside the data") where it has none up to kl_max. drop is gold at the peak of the
             smoothed frontier minus gold at kl_max, the peak located without the seed on which it is measured (with
@@ -44,33 +54,38 @@ class Overoptimization:
 
 
 def fit_overoptimization(draws: Draws, smoothed: Mapping[str, SmoothedFrontier]) -> Overoptimization:
-    """Fit the forms to every loss and say where gold peaks.
+    """Fit the forms to every variant with a frontier and say where gold peaks.
 
     Args:
         smoothed: the frontiers of the same draws (`Frontiers.smoothed`).
     """
     fits, curves, peaks = [], [], []
-    for loss in draws.losses:
-        replicates = draws.of(loss)
+    for variant in smoothed:
+        replicates = draws.of(variant)
         weight = replicates.weight * _precision(replicates.rows["gold_se"].to_numpy())
         d = np.sqrt(replicates.kl)
         parameters = {form: fit_form(form, d, replicates.gold, weight) for form in FORMS}
         errors, folds = _held_out_rmse(replicates, weight[0])
         chosen = min(errors, key=lambda form: errors[form]) if folds > 1 else None
         fits += [
-            _fit_row(loss, form, values, replicates.design, errors[form], folds, chosen)
+            _fit_row(variant, form, values, replicates.design, errors[form], folds, chosen)
             for form, values in parameters.items()
         ]
-        kl = smoothed[loss].grid(_CURVE_POINTS)
+        kl = smoothed[variant].grid(_CURVE_POINTS)
         curves += [
-            pd.DataFrame({"loss": loss, "form": form, "kl": kl, "chosen": form == chosen,
+            pd.DataFrame({"variant": variant, "form": form, "kl": kl, "chosen": form == chosen,
                           "gold": form_gold(form, values[0], np.sqrt(kl))})
             for form, values in parameters.items()
         ]  # fmt: skip
-        peaks.append(_peak_row(loss, chosen, parameters, smoothed[loss]))
-    table = pd.DataFrame(peaks)
-    warnings = [f"{row.loss}: {row.note}" for row in table.itertuples() if row.note and row.note != NO_PEAK]
-    return Overoptimization(pd.DataFrame(fits), pd.concat(curves, ignore_index=True), table, tuple(warnings))
+        peaks.append(_peak_row(variant, chosen, parameters, smoothed[variant]))
+    table = stack_rows(peaks, PEAK_COLUMNS)
+    warnings = [f"{row.variant}: {row.note}" for row in table.itertuples() if row.note and row.note != NO_PEAK]
+    return Overoptimization(
+        stack_rows(fits, FIT_COLUMNS),
+        stack(curves, CURVE_COLUMNS),
+        table,
+        tuple(warnings),
+    )
 
 
 def _precision(gold_se: np.ndarray) -> np.ndarray:
@@ -80,10 +95,10 @@ def _precision(gold_se: np.ndarray) -> np.ndarray:
     return (typical / np.where(gold_se > 0, gold_se, typical)) ** 2
 
 
-def _held_out_rmse(replicates: LossReplicates, weight: np.ndarray) -> tuple[dict[str, float], int]:
+def _held_out_rmse(replicates: VariantReplicates, weight: np.ndarray) -> tuple[dict[str, float], int]:
     """Weighted root mean squared error of each form on folds it was not fitted to, and the number of folds."""
     rows = replicates.rows
-    fold = rows["beta"] if len(rows["beta"].unique()) > 2 else rows["seed"]
+    fold = rows["strength"] if len(rows["strength"].unique()) > 2 else rows["seed"]
     labels = fold.unique()
     if len(labels) < 2:
         return dict.fromkeys(FORMS, np.nan), len(labels)
@@ -99,10 +114,10 @@ def _held_out_rmse(replicates: LossReplicates, weight: np.ndarray) -> tuple[dict
 
 
 def _fit_row(
-    loss: str, form: str, parameters: np.ndarray, design: Design, error: float, folds: int, chosen: str | None
+    variant: str, form: str, parameters: np.ndarray, design: Design, error: float, folds: int, chosen: str | None
 ) -> dict[str, object]:
     result = interval(parameters, design)
-    row: dict[str, object] = {"loss": loss, "form": form}
+    row: dict[str, object] = {"variant": variant, "form": form}
     for number, name in enumerate(("first", "second")):
         for suffix, values in (("", result.estimate), ("_low", result.low), ("_high", result.high)):
             row[name + suffix] = values[number]
@@ -110,9 +125,9 @@ def _fit_row(
 
 
 def _peak_row(
-    loss: str, chosen: str | None, parameters: Mapping[str, np.ndarray], curve: SmoothedFrontier
+    variant: str, chosen: str | None, parameters: Mapping[str, np.ndarray], curve: SmoothedFrontier
 ) -> dict[str, object]:
-    row: dict[str, object] = {"loss": loss, "form": chosen or "none", **dict.fromkeys(_PEAK_COLUMNS, np.nan)}
+    row: dict[str, object] = {"variant": variant, "form": chosen or "none", **dict.fromkeys(_PEAK, np.nan)}
     row |= {"kl_max": curve.kl_max, "inside": False}
     if chosen is None:
         row["note"] = "a single β and seed: no form can be chosen by held-out error"
@@ -127,12 +142,9 @@ def _peak_row(
             height = interval(gold[:, 0], curve.design)
             values = (*(float(_kl_of(x)) for x in (where.estimate, where.high, where.low)),
                       float(height.estimate), float(height.low), float(height.high))  # fmt: skip
-            row |= dict(zip(_PEAK_COLUMNS, values, strict=True))
+            row |= dict(zip(_PEAK, values, strict=True))
     drop = interval(_drop(curve), curve.design)
     return row | {key: float(value) for key, value in drop.columns("drop").items()} | {"kind": str(drop.kind)}
-
-
-_PEAK_COLUMNS = ("kl_peak", "kl_peak_low", "kl_peak_high", "gold_peak", "gold_peak_low", "gold_peak_high")
 
 
 def _kl_of(inverse: np.ndarray) -> np.ndarray:

@@ -5,20 +5,21 @@ are evaluated on the same prompts, so a set of easy prompts helps them all. Ever
 R = ``1 + S + 2B`` versions of the checkpoint table, in this order:
 
     full            the table as it is
-    without_seed    S versions, each lacking one seed (for every loss at once: cells of a seed share their data)
+    without_seed    S versions, each lacking one seed (for every variant at once: cells of a seed share their data)
     joint           B draws of the prompts, one for all cells: what prompts do to all cells stays shared
     within          B draws of the prompts, an independent one per seed: what they do averages out over seeds
 
 `analysis.statistics.intervals` turns the spread within the three sets into an interval.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
 from scipy import sparse
 
-from analysis.data.sweep import RefusedSweep, Sweep
+from analysis.data.sweep import EXTERNAL, RefusedSweep, Sweep
 from analysis.statistics.prompt_noise import PromptNoise, make_prompt_noise
 
 DRAWS = 200  # relative error of a standard error from B draws: 1/√(2B) = 5 %
@@ -62,11 +63,11 @@ class Design:
 
 
 @dataclass(frozen=True)
-class LossReplicates:
-    """Checkpoints of one loss in every version.
+class VariantReplicates:
+    """Checkpoints of one variant in every version.
 
     Attributes:
-        rows: [n] ``beta, seed, step, is_final, kl, gold, gold_se``.
+        rows: [n] ``strength, seed, step, is_final, kl, gold, gold_se``.
         kl, gold: [R, n]; KL in nats, never negative; gold in SD units.
         weight: [R, n], 1 where the row is part of the version, else 0.
     """
@@ -96,17 +97,17 @@ class LossReplicates:
 
 @dataclass(frozen=True)
 class Draws:
-    """The versions of a sweep's checkpoints; `of` makes those of one loss at a time, which bounds the memory.
+    """The versions of a sweep's checkpoints; `of` makes those of one variant at a time, which bounds the memory.
 
     Attributes:
-        losses, seeds: as in the sweep.
-        rows: ``loss, beta, seed, step, is_final, kl, kl_se, gold, gold_se`` of every checkpoint.
+        variants, seeds: as in the sweep.
+        rows: ``variant, strength, seed, step, is_final, kl, kl_se, gold, gold_se`` of every checkpoint.
         draws: B.
         noise: the draws of the prompts.
         warnings: sentences.
     """
 
-    losses: tuple[str, ...]
+    variants: tuple[str, ...]
     seeds: tuple[int, ...]
     rows: pd.DataFrame
     draws: int
@@ -117,9 +118,15 @@ class Draws:
         """The same without the checkpoints on the way: each cell's start and its last one."""
         return replace(self, rows=self.rows[self.rows["is_final"] | (self.rows["step"] == 0)])
 
-    def of(self, loss: str, *, final_only: bool = False) -> LossReplicates:
-        """Versions of the checkpoints (or only the final ones) of `loss`."""
-        chosen = self.rows["loss"] == loss
+    def swept(self, variants: Iterable[str]) -> "Draws":
+        """Those of `variants` only, at strengths above 0: what can be a function of log strength."""
+        kept = tuple(variants)
+        rows = self.rows[self.rows["variant"].isin(kept) & (self.rows["strength"] > 0)]
+        return replace(self, variants=tuple(name for name in kept if name in set(rows["variant"])), rows=rows)
+
+    def of(self, variant: str, *, final_only: bool = False) -> VariantReplicates:
+        """Versions of the checkpoints (or only the final ones) of `variant`."""
+        chosen = self.rows["variant"] == variant
         rows = self.rows[chosen & self.rows["is_final"] if final_only else chosen]
         seed = np.searchsorted(self.seeds, rows["seed"])
         every_seed = np.arange(len(self.seeds))
@@ -131,7 +138,7 @@ class Draws:
         weight = np.ones(kl.shape)
         if design.seed_count > 1:  # the only seed cannot be left out
             weight[1 : 1 + len(self.seeds)] = seed != every_seed[:, None]
-        return LossReplicates(rows.reset_index(drop=True), kl, gold, weight, design)
+        return VariantReplicates(rows.reset_index(drop=True), kl, gold, weight, design)
 
     def prompt_means(self, table: np.ndarray, prompt_ids: np.ndarray) -> np.ndarray:
         """Means over prompts of what does not depend on a cell, such as π_ref's samples, in every version.
@@ -154,23 +161,25 @@ def make_draws(sweep: Sweep, rng: np.random.Generator, *, draws: int = DRAWS) ->
         rng: draws the prompts; seeds are left out one at a time and need no draws.
         draws: B, draws of the prompts in each of the two sets.
     Raises:
-        RefusedSweep: several settings (learning rates or other swept keys) in one sweep; a loss whose policies never
+        RefusedSweep: several settings (learning rates or other swept keys) in one sweep; a variant whose policies never
             moved; fewer than two prompts; samples that disagree with their records or are not on the same prompts.
     """
     if sweep.setting_keys:
         values = {key: sorted(sweep.checkpoints[key].unique().tolist(), key=str) for key in sweep.setting_keys}
         key, (first, *_) = next(iter(values.items()))
         raise RefusedSweep(
-            f"{sweep.path}: cells differ in more than loss, β and seed: {values}; pooling them would compare the "
-            f"settings, not the losses. Take one with only(**{{{key!r}: {first!r}}}) or each in turn with by_setting()"
+            f"{sweep.path}: cells of a method differ in more than variant, strength and seed: {values}; pooling them "
+            f"would compare the settings, not the variants. Take one with only(**{{{key!r}: {first!r}}}) or each "
+            "in turn with by_setting()"
         )
-    largest_kl = sweep.checkpoints.groupby("loss", sort=False)["kl"].max()
+    trained = sweep.checkpoints[sweep.checkpoints["method"] != EXTERNAL]  # an imported policy may be π_ref itself
+    largest_kl = trained.groupby("variant", sort=False)["kl"].max()
     if (largest_kl <= 0).any():
         raise RefusedSweep(
             f"{sweep.path}: KL is 0 at every checkpoint of {largest_kl.idxmin()}: its policy never moved. Check the "
-            "learning rate and the number of steps, or leave the loss out"
+            "learning rate and the number of steps, or leave the variant out"
         )
     noise, warnings = make_prompt_noise(sweep, draws, rng)
-    columns = ["loss", "beta", "seed", "step", "is_final", "kl", "kl_se", "gold", "gold_se"]
+    columns = ["variant", "strength", "seed", "step", "is_final", "kl", "kl_se", "gold", "gold_se"]
     rows = sweep.checkpoints[columns].reset_index(drop=True)
-    return Draws(sweep.losses, sweep.seeds, rows, draws, noise, warnings)
+    return Draws(sweep.variants, sweep.seeds, rows, draws, noise, warnings)

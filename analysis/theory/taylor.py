@@ -76,10 +76,11 @@ def taylor_trajectories(checkpoints: pd.DataFrame) -> pd.DataFrame:
     Args:
         checkpoints: `analysis.data.sweep.Sweep.checkpoints`.
     Returns:
-        One row per checkpoint after step 0 (where all is constant): loss, beta, seed, step, constant, preference,
-        regularization, exact (E f(βρ)), error (as `TaylorSplit.error`), beta_rho_rms (root mean square of βρ).
+        One row per checkpoint after step 0 (where all is constant) of a loss with a split: variant, strength, seed,
+        step, constant, preference, regularization, exact (E f(βρ)), error (as `TaylorSplit.error`), beta_rho_rms
+        (root mean square of βρ).
     """
-    rows = checkpoints[checkpoints["step"] > 0]
+    rows = checkpoints[(checkpoints["step"] > 0) & checkpoints["taylor_constant"].notna()]
     terms = {
         "constant": rows["taylor_constant"],
         "preference": rows["taylor_preference"],
@@ -87,7 +88,7 @@ def taylor_trajectories(checkpoints: pd.DataFrame) -> pd.DataFrame:
         "exact": rows["held_out_loss"],
     }
     off = terms["constant"] + terms["preference"] + terms["regularization"] - terms["exact"]
-    result = rows[["loss", "beta", "seed", "step"]].assign(
+    result = rows[["variant", "strength", "seed", "step"]].assign(
         **terms,
         error=off.abs() / (terms["exact"] - terms["constant"]).abs(),
         beta_rho_rms=rows["beta"] * np.sqrt(rows["rho_sq_mean"]),

@@ -37,7 +37,7 @@ def hostile_sweep_dir(tmp_path_factory):
     plan = json.loads((sweep_dir / records.PLAN_FILE).read_text())
     for beta in (3.0, 10.0):
         name = cell_name("logistic", beta, 0)
-        plan["cells"].append(plan["cells"][0] | {"cell": name, "beta": beta})
+        plan["cells"].append(plan["cells"][0] | {"cell": name, "strength": beta})
     records.write_json(sweep_dir / records.PLAN_FILE, plan)
     failed = sweep_dir / cell_name("logistic", 3.0, 0)
     failed.mkdir()

@@ -1,15 +1,15 @@
 // State shared by all plots, theme, and small DOM helpers. Text enters the page through textContent only.
 const DATA = JSON.parse(document.getElementById("report-data").textContent);
-const state = { sweep: 0, isolated: null, x: "sqrt", y: "gold", checkpoints: "all", beta: null };
+const state = { sweep: 0, isolated: null, x: "sqrt", y: "gold", checkpoints: "all", strength: null, training: 0 };
 const redraws = [];
 
 
 const byId = (id) => document.getElementById(id);
 const sweep = () => DATA.sweeps[state.sweep];
 const isDark = () => document.documentElement.dataset.theme === "dark";
-const color = (loss) => (isDark() ? DATA.losses[loss].dark : DATA.losses[loss].light);
+const color = (variant) => (isDark() ? DATA.variants[variant].dark : DATA.variants[variant].light);
 const variable = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
-const isShown = (loss) => state.isolated === null || state.isolated === loss;
+const isShown = (variant) => state.isolated === null || state.isolated === variant;
 
 function element(tag, attributes = {}, ...children) {
   const node = document.createElement(tag);
@@ -43,12 +43,12 @@ function setTheme(dark) {
   update({});
 }
 
-// Plotly renders tags in hover labels; a user's own loss may have any name.
+// Plotly renders tags in hover labels; a user's own variant may have any name.
 const plain = (text) => text.replaceAll("&", "&amp;").replaceAll("<", "&lt;").replaceAll(">", "&gt;");
 
-// The color of a loss with opacity, for bands.
-function faded(loss, opacity) {
-  const value = parseInt(color(loss).slice(1), 16);
+// The color of a variant with opacity, for bands.
+function faded(variant, opacity) {
+  const value = parseInt(color(variant).slice(1), 16);
   return `rgba(${value >> 16}, ${(value >> 8) & 255}, ${value & 255}, ${opacity})`;
 }
 

@@ -1,17 +1,17 @@
-// The frontier: gold (or win rate) against KL (or √KL), with each loss's smoothed curve and band.
+// The frontier: gold (or win rate) against KL (or √KL), with each variant's smoothed curve and band.
 const xValue = (kl) => (state.x === "kl" ? kl : Math.sqrt(Math.max(kl, 0)));
 const Y_TITLES = { gold: "gold reward, SD of π_ref", win_rate: "win rate against π_ref" };
 
-function bandTraces(loss, curve, scale = xValue) {
+function bandTraces(variant, curve, scale = xValue) {
   const x = curve.kl.map(scale);
-  const dimmed = state.beta === null ? 1 : 0.35;
-  const common = { type: "scatter", mode: "lines", hoverinfo: "skip", name: DATA.losses[loss].name };
+  const dimmed = state.strength === null ? 1 : 0.35;
+  const common = { type: "scatter", mode: "lines", hoverinfo: "skip", name: DATA.variants[variant].name };
   return [
     {
       ...common, x: [...x, ...[...x].reverse()], y: [...curve.gold_high, ...[...curve.gold_low].reverse()],
-      fill: "toself", fillcolor: faded(loss, 0.13 * dimmed), line: { width: 0 },
+      fill: "toself", fillcolor: faded(variant, 0.13 * dimmed), line: { width: 0 },
     },
-    { ...common, x, y: curve.gold, line: { color: faded(loss, dimmed), width: 2.4 } },
+    { ...common, x, y: curve.gold, line: { color: faded(variant, dimmed), width: 2.4 } },
   ];
 }
 
@@ -44,11 +44,12 @@ function drawFrontier() {
   const { curves } = sweep();
   const keep = (p, i) => state.checkpoints === "all" || p.final[i] === 1;
   const traces = referenceTraces();
-  for (const loss of DATA.losses.keys()) {
-    if (!isShown(loss)) continue;
-    traces.push(pointsTrace(loss, pointIndices(loss, keep), (p, i) => xValue(p.kl[i]), (p, i) => p[state.y][i]));
-    const curve = curves[loss];
-    if (curve && state.y === "gold") traces.push(...bandTraces(loss, curve));
+  for (const variant of DATA.variants.keys()) {
+    if (!isShown(variant)) continue;
+    const curve = curves[variant];
+    const size = curve ? 7 : 11; // a policy that no line leads to would be overlooked
+    traces.push(pointsTrace(variant, pointIndices(variant, keep), (p, i) => xValue(p.kl[i]), (p, i) => p[state.y][i], size));
+    if (curve && state.y === "gold") traces.push(...bandTraces(variant, curve));
   }
   const kl = state.x === "sqrt" ? sqrtKlAxis() : axis("KL, nats per sequence", { rangemode: "tozero" });
   const figure = layout(kl, axis(Y_TITLES[state.y], { range: yRange(traces) }));
@@ -61,16 +62,17 @@ function setUpFrontier() {
       input.addEventListener("change", () => update({ [name]: input.value }));
     }
   }
-  const slider = byId("beta");
+  const slider = byId("strength");
   slider.addEventListener("input", () => {
     const index = Number(slider.value);
-    update({ beta: index === 0 ? null : sweep().betas[index - 1] });
+    update({ strength: index === 0 ? null : sweep().strengths[index - 1] });
   });
   redraws.push(() => {
-    slider.max = sweep().betas.length;
-    slider.value = sweep().betas.indexOf(state.beta) + 1;
-    const text = state.beta === null ? "all β" : `β = ${number(state.beta)}`;
-    byId("beta-value").textContent = text;
+    slider.max = sweep().strengths.length;
+    slider.value = sweep().strengths.indexOf(state.strength) + 1;
+    const text = state.strength === null ? `all ${sweep().strength_name}` : `${sweep().strength_name} = ${number(state.strength)}`;
+    byId("strength-name").textContent = sweep().strength_name;
+    byId("strength-value").textContent = text;
     slider.setAttribute("aria-valuetext", text);
   });
   registerPlot("frontier-plot", drawFrontier);

@@ -1,20 +1,20 @@
 // Start-up: legend, sweep switch, theme; then everything is drawn once.
 function setUpLegend() {
-  const bar = byId("losses");
+  const bar = byId("variants");
   const buttons = [...bar.querySelectorAll("button")];
-  buttons.forEach((button, loss) => button.addEventListener("click", () => isolate(loss)));
+  buttons.forEach((button, variant) => button.addEventListener("click", () => isolate(variant)));
   redraws.push(() => {
     bar.classList.toggle("isolating", state.isolated !== null);
-    buttons.forEach((button, loss) => {
-      button.setAttribute("aria-pressed", String(state.isolated === loss));
-      button.querySelector("svg").style.color = color(loss);
+    buttons.forEach((button, variant) => {
+      button.setAttribute("aria-pressed", String(state.isolated === variant));
+      button.querySelector("svg").style.color = color(variant);
     });
   });
 }
 
 function setUpSweeps() {
   for (const input of document.querySelectorAll('input[name="sweep"]')) {
-    input.addEventListener("change", () => update({ sweep: Number(input.value), beta: null }));
+    input.addEventListener("change", () => update({ sweep: Number(input.value), strength: null, training: 0 }));
   }
   redraws.push(() => {
     for (const block of document.querySelectorAll("[data-sweep]")) block.hidden = Number(block.dataset.sweep) !== state.sweep;
@@ -25,6 +25,7 @@ setUpSweeps();
 setUpLegend();
 setUpFrontier();
 setUpPanels();
+setUpTraining();
 setUpSamples();
 const prefersDark = matchMedia("(prefers-color-scheme: dark)");
 byId("theme").addEventListener("click", () => setTheme(!isDark()));

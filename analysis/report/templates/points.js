@@ -1,35 +1,36 @@
-// Checkpoints as markers, one trace per loss, and the card that tells which checkpoint is under the pointer.
+// Checkpoints as markers, one trace per variant, and the card that tells which checkpoint is under the pointer.
 const POINT_FIELDS = [
-  ["β", (p, i) => number(p.beta[i])], ["learning rate", (p, i) => number(p.lr[i])],
+  ["learning rate", (p, i) => number(p.lr[i])],
   ["seed", (p, i) => p.seed[i]], ["step", (p, i) => p.step[i]],
   ["KL (nats)", (p, i) => withError(p.kl[i], p.kl_se[i])],
   ["gold (SD)", (p, i) => withError(p.gold[i], p.gold_se[i])],
   ["win rate", (p, i) => withError(p.win_rate[i], p.win_rate_se[i])],
 ];
 
-function pointIndices(loss, keep = () => true) {
+function pointIndices(variant, keep = () => true) {
   const { points } = sweep();
-  return points.loss.flatMap((owner, i) => (owner === loss && keep(points, i) ? [i] : []));
+  return points.variant.flatMap((owner, i) => (owner === variant && keep(points, i) ? [i] : []));
 }
 
-function pointsTrace(loss, indices, xs, ys, size = 7) {
+function pointsTrace(variant, indices, xs, ys, size = 7) {
   const { points } = sweep();
   const opacity = indices.map((i) => {
-    if (state.beta !== null) return points.beta[i] === state.beta ? 1 : 0.07;
+    if (state.strength !== null) return points.strength[i] === state.strength ? 1 : 0.07;
     return points.final[i] === 1 ? 0.75 : 0.3;
   });
   return {
     type: "scatter", mode: "markers", x: indices.map((i) => xs(points, i)), y: indices.map((i) => ys(points, i)),
-    customdata: indices, hoverinfo: "none", name: DATA.losses[loss].name,
-    marker: { color: color(loss), symbol: DATA.losses[loss].symbol, size, opacity, line: { width: 0.6, color: variable("--panel") } },
+    customdata: indices, hoverinfo: "none", name: DATA.variants[variant].name,
+    marker: { color: color(variant), symbol: DATA.variants[variant].symbol, size, opacity, line: { width: 0.6, color: variable("--panel") } },
   };
 }
 
 function fillCard(card, index) {
   const { points, hover_prompts: prompts } = sweep();
   const list = element("dl");
-  for (const [name, value] of POINT_FIELDS) list.append(element("dt", {}, name), element("dd", {}, value(points, index)));
-  card.replaceChildren(element("h3", {}, DATA.losses[points.loss[index]].label), list);
+  const strength = [sweep().strength_name, (p, i) => number(p.strength[i])];
+  for (const [name, value] of [strength, ...POINT_FIELDS]) list.append(element("dt", {}, name), element("dd", {}, value(points, index)));
+  card.replaceChildren(element("h3", {}, DATA.variants[points.variant[index]].label), list);
   for (const [k, prompt] of prompts.entries()) {
     const response = points.texts[k][index];
     if (response === null) continue;
@@ -56,7 +57,7 @@ function makeInteractive(plot) {
   });
   plot.on("plotly_unhover", () => (byId("card").hidden = true));
   plot.on("plotly_click", ({ points: [point] }) => {
-    if (point?.customdata !== undefined) isolate(sweep().points.loss[point.customdata]);
+    if (point?.customdata !== undefined) isolate(sweep().points.variant[point.customdata]);
   });
   plot.addEventListener("blur", () => (byId("card").hidden = true));
   plot.addEventListener("keydown", (event) => {
@@ -83,6 +84,6 @@ function markPoint(plot, { x, y }) {
   Plotly.relayout(plot, { annotations: [arrow] });
 }
 
-function isolate(loss) {
-  update({ isolated: state.isolated === loss ? null : loss });
+function isolate(variant) {
+  update({ isolated: state.isolated === variant ? null : variant });
 }

@@ -1,6 +1,7 @@
 """Loading: what becomes a row, what is refused and why."""
 
 import json
+import time
 
 import numpy as np
 import pandas as pd
@@ -34,45 +35,50 @@ def edit_plan(sweep_dir, change):
     path.write_text(json.dumps(plan))
 
 
-def set_state(cell_dir, state, error=None):
-    records.write_status(cell_dir, records.CellStatus(state, cell_dir.name, 2, 1e9, 1e9, 5, 10, "host", 1, error))
+def set_state(cell_dir, state, error=None, updated_at=1e9):
+    status = records.CellStatus(state, cell_dir.name, 2, 1e9, updated_at, 5, 10, "another host", 1, error)
+    records.write_status(cell_dir, status)
 
 
 def test_every_record_of_finished_cells_is_a_row(sweep_dir):
     sweep = load_sweep(sweep_dir)
     assert len(sweep.cells) == 2 * 2 * 2
     assert len(sweep.checkpoints) == 2 * 2 * 2 * 3
-    assert set(records.RECORD_KEYS) | {"cell", "is_final"} == set(sweep.checkpoints.columns)
+    assert set(records.METRICS) | {"cell", "is_final"} == set(sweep.checkpoints.columns)
     line = json.loads((sweep_dir / FIRST / records.RECORDS_FILE).read_text().splitlines()[1])
     row = sweep.checkpoints.query("cell == @FIRST and step == 5").iloc[0]
-    assert {key: row[key] for key in records.RECORD_KEYS} == line
+    assert {key: row[key] for key in records.METRICS} == line
     assert list(sweep.checkpoints.query("cell == @FIRST")["is_final"]) == [False, False, True]
     assert (sweep.final["step"] == 10).all()
-    assert sweep.losses == ("logistic", "squared")
+    assert sweep.methods == {"logistic": "gpo", "squared": "gpo"}
+    assert sweep.variants == ("logistic", "squared")
     assert sweep.seeds == (0, 1)
     assert sweep.warnings == ()
 
 
 def test_only_finished_cells_enter_and_the_others_are_rows_with_a_state(sweep_dir):
     set_state(sweep_dir / FIRST, "failed", "non-finite loss at step 7")
-    running = sweep_dir / cell_name("logistic", 0.1, 1)
-    set_state(running, "running")
+    running, silent = (sweep_dir / cell_name(loss, 0.1, 1) for loss in ("logistic", "squared"))
+    set_state(running, "running", updated_at=time.time())
     (running / records.RECORDS_FILE).write_text('{"half": ')  # its last line is being written
-    edit_plan(sweep_dir, lambda cells: cells.append(cells[0] | {"cell": "never started", "beta": 3.0}))
+    set_state(silent, "running", updated_at=time.time() - 3600)
+    edit_plan(sweep_dir, lambda cells: cells.append(cells[0] | {"cell": "never started", "strength": 3.0}))
     sweep = load_sweep(sweep_dir)
     states = sweep.cells.set_index("cell")["state"]
-    assert dict(states.value_counts()) == {"done": 6, "failed": 1, "running": 1, "missing": 1}
+    assert dict(states.value_counts()) == {"done": 5, "failed": 1, "running": 1, "interrupted": 1, "missing": 1}
+    # The report and `python -m bench.status` cannot disagree: both ask one function.
+    assert states.to_dict() == {name: records.cell_view(sweep_dir, name).state for name in states.index}
     assert set(sweep.checkpoints["cell"]) == set(states.index[states == "done"])
     failed = sweep.cells.set_index("cell").loc[FIRST]
     assert (failed["error"], failed["attempts"]) == ("non-finite loss at step 7", 2)
-    assert any("3 of 9 planned cells are not finished" in sentence for sentence in sweep.warnings)
-    assert len(sweep.unfinished) == 3
+    assert any("4 of 9 planned cells are not finished" in sentence for sentence in sweep.warnings)
+    assert len(sweep.unfinished) == 4
 
 
 def test_missing_seeds_are_said(sweep_dir):
     set_state(sweep_dir / FIRST, "failed", "x")
     (sentence,) = (s for s in load_sweep(sweep_dir).warnings if "Seeds are missing" in s)
-    assert "1 of 4 pairs of loss and β, such as logistic at β = 0.1" in sentence
+    assert "1 of 4 pairs of variant and β, such as logistic at β = 0.1" in sentence
 
 
 def test_one_seed_is_said(tmp_path):
@@ -153,7 +159,7 @@ def test_a_damaged_plan_is_named(sweep_dir):
 def test_samples_are_read_on_demand_and_carry_their_cell(sweep_dir):
     sweep = load_sweep(sweep_dir)
     frame = sweep.samples(["prompt_id", "gold"])
-    assert list(frame.columns) == ["cell", "loss", "beta", "lr", "seed", "step", "prompt_id", "gold"]
+    assert list(frame.columns) == ["cell", "variant", "strength", "lr", "seed", "step", "prompt_id", "gold"]
     assert len(frame) == 8 * SMALL.prompts
     assert (frame["step"] == 10).all()
     means = frame.groupby("cell")["gold"].mean()
@@ -209,7 +215,7 @@ def test_a_swept_learning_rate_is_a_setting_to_be_chosen(sweep_dir):
     assert len(sweep.only(lr=[5e-4, 1e-3]).cells) == 8
     with pytest.raises(RefusedSweep, match=r"no finished cell has \{'lr': 7\}; the plan has .*0.0005, 0.001"):
         sweep.only(lr=7)
-    with pytest.raises(RefusedSweep, match="nothing to select by 'warmup'; the plan has loss, beta, seed, lr"):
+    with pytest.raises(RefusedSweep, match="nothing to select by 'warmup'; the plan has variant, strength, seed, lr"):
         sweep.only(warmup=1)
 
 

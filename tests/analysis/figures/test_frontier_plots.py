@@ -25,9 +25,9 @@ def line_of(ax, color):
 
 def test_frontier_draws_the_curve_and_its_band(analysis):
     ax = frontier_plots.frontier(analysis.frontiers)
-    for loss in analysis.sweep.losses:
-        curve = analysis.frontiers.curves.query("loss == @loss")
-        line = line_of(ax, LOSS_STYLES[loss].color)
+    for variant in analysis.sweep.variants:
+        curve = analysis.frontiers.curves.query("variant == @variant")
+        line = line_of(ax, LOSS_STYLES[variant].color)
         np.testing.assert_allclose(line.get_xydata(), curve[["kl", "gold"]])
         bands = [band.get_paths()[0].vertices for band in ax.collections]
         corners = {(round(x, 9), round(y, 9)) for band in bands for x, y in band}
@@ -54,7 +54,7 @@ def test_a_wide_band_does_not_push_the_points_together(analysis):
 
 def test_frontier_by_seed_draws_every_checkpoint(analysis):
     ax = frontier_plots.frontier(analysis.frontiers, highlight="squared", checkpoints=analysis.sweep.checkpoints)
-    rows = analysis.sweep.checkpoints.query("loss == 'squared'")
+    rows = analysis.sweep.checkpoints.query("variant == 'squared'")
     drawn = np.concatenate(
         [line.get_xydata() for line in ax.lines if line.get_marker() == LOSS_STYLES["squared"].marker]
     )
@@ -65,7 +65,7 @@ def test_against_beta_draws_intervals(analysis):
     cells = analysis.optimal_betas.cells
     ax = beta_plots.against_beta(cells, "gold")
     segments = np.concatenate([bars.get_segments() for container in ax.containers for bars in container[2]])
-    expected = cells.sort_values(["loss", "beta"])[["beta", "gold_low", "gold_high"]].to_numpy()
+    expected = cells.sort_values(["variant", "strength"])[["strength", "gold_low", "gold_high"]].to_numpy()
     drawn = sorted((a[0], a[1], b[1]) for a, b in segments)
     np.testing.assert_allclose(drawn, sorted(map(tuple, expected)))
 
@@ -80,7 +80,7 @@ def test_optimum_is_marked_where_the_fit_peaks(analysis):
 
 def test_infinite_predictions_and_missing_ones_are_left_out():
     ratios = pd.DataFrame({
-        "loss": ["squared", "hinge"], "at": "peak", "kl": np.nan, "ratio": [0.5, 0.7], "ratio_low": [0.4, 0.0],
+        "variant": ["squared", "hinge"], "at": "peak", "kl": np.nan, "ratio": [0.5, 0.7], "ratio_low": [0.4, 0.0],
         "ratio_high": [0.6, np.inf], "kind": "seeds", "local": [0.5, np.inf], "global_": np.nan,
     })  # fmt: skip
     ax = beta_plots.beta_ratios(ratios, "logistic")
@@ -97,7 +97,7 @@ def test_differences_are_drawn_with_their_names(analysis):
     ax = frontier_plots.frontier_differences(pairwise, 0.1, kl)
     names = [label.get_text() for label in ax.get_yticklabels()]
     first = rows.iloc[0]
-    assert names[0] == f"{LOSS_STYLES[first['loss_a']].label} − {LOSS_STYLES[first['loss_b']].label}"
+    assert names[0] == f"{LOSS_STYLES[first['variant_a']].label} − {LOSS_STYLES[first['variant_b']].label}"
     assert len(names) == len(rows)
 
 
@@ -122,7 +122,7 @@ def test_plotting_leaves_no_trace(analysis):
 def test_report_figures_name_their_intervals(analysis):
     made = report_figures.report_figures(analysis)
     assert [figure.name for figure in made] == [
-        "frontier", "frontier_by_loss", "frontier_differences", "gold_and_kl_against_beta", "beta_ratios",
+        "frontier", "frontier_by_variant", "frontier_differences", "gold_and_kl_against_beta", "beta_ratios",
         "overoptimization", "regularization", "health",
     ]  # fmt: skip
     for figure in made:
@@ -167,7 +167,7 @@ def test_a_large_sweep_is_thinned_and_says_so(analysis, monkeypatch):
     assert [sum(len(line.get_xdata()) for line in ax.lines) for ax in made.figure.axes] == [50] * 3
     assert "50 of 120 checkpoints" in made.caption
     assert len(made.data) == 120
-    assert "every checkpoint" not in report_figures.frontier_by_loss_figure(analysis).caption
+    assert "every checkpoint" not in report_figures.frontier_by_variant_figure(analysis).caption
 
 
 def test_notebook_picture_escapes_its_words(analysis):

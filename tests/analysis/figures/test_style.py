@@ -6,7 +6,7 @@ import matplotlib as mpl
 import numpy as np
 import pytest
 
-from analysis.figures.style import LOSS_STYLES, TooManyLosses, loss_styles, publication
+from analysis.figures.style import LOSS_STYLES, TooManyVariants, publication, variant_styles
 
 # Machado, Oliveira & Fernandes 2009, severity 1.0, on linear RGB.
 VISION = {
@@ -57,17 +57,19 @@ def test_greyscale_print_keeps_losses_apart(theme):
 
 
 def test_markers_are_distinct_too():
-    styles = loss_styles([*LOSS_STYLES, "my.module:f", "my.module:g"]).values()
-    assert len({style.marker for style in styles}) == len({style.symbol for style in styles}) == len(styles) == 8
+    others = ["my.module:f", "online/logistic", "rloo", "best_of_n", "a-7b-chat", "b", "c", "d"]
+    styles = variant_styles([*LOSS_STYLES, *others]).values()
+    for look in ("marker", "symbol", "color", "color_dark"):
+        assert len({getattr(style, look) for style in styles}) == len(styles) == 14
 
 
 def test_order_is_fixed_whatever_the_input_order():
-    assert list(loss_styles(["zeta:f", "savage", "logistic"])) == ["logistic", "savage", "zeta:f"]
+    assert list(variant_styles(["zeta:f", "savage", "logistic"])) == ["logistic", "savage", "zeta:f"]
 
 
-def test_too_many_user_losses_is_refused_with_their_number():
-    with pytest.raises(TooManyLosses, match="5 user-defined losses"):
-        loss_styles([f"mine:f{i}" for i in range(5)])
+def test_too_many_other_variants_are_refused_with_their_number():
+    with pytest.raises(TooManyVariants, match="9 variants beside the built-in losses"):
+        variant_styles([f"mine:f{i}" for i in range(9)])
 
 
 def test_publication_settings_end_with_the_context():

@@ -1,8 +1,14 @@
 """The report in a real browser: headless Chromium, driven by playwright."""
 
+import json
 import shutil
 
 import pytest
+from synthetic_runs import Truth, write_sweep
+
+from analysis.data.load import load_sweep
+from analysis.report.build import build_report
+from bench import records
 
 pytestmark = pytest.mark.browser
 playwright_api = pytest.importorskip(
@@ -55,27 +61,27 @@ def open_report(browser, report_dir):
 
 
 def traces(page, plot="frontier-plot"):
-    """Names of the losses whose checkpoints are drawn, and the number of checkpoints of each."""
+    """Names of the variants whose checkpoints are drawn, and the number of checkpoints of each."""
     script = "id => document.getElementById(id).data.filter(t => t.customdata).map(t => [t.name, t.customdata.length])"
     return dict(page.evaluate(script, plot))
 
 
-def place_of_point(page, loss):
-    """Window coordinates and number of the loss's checkpoint in the frontier plot farthest from all others."""
+def place_of_point(page, variant):
+    """Window coordinates and number of the variant's checkpoint in the frontier plot farthest from all others."""
     return page.evaluate(
-        """(loss) => {
+        """(variant) => {
             const plot = document.getElementById("frontier-plot");
             const box = plot.getBoundingClientRect();
             const { xaxis, yaxis } = plot._fullLayout;
             const points = plot.data.filter((t) => t.customdata).flatMap((t) => t.customdata.map((index, k) => ({
-                loss: t.name, index, x: box.left + xaxis._offset + xaxis.d2p(t.x[k]),
+                variant: t.name, index, x: box.left + xaxis._offset + xaxis.d2p(t.x[k]),
                 y: box.top + yaxis._offset + yaxis.d2p(t.y[k]),
             })));
             const room = (p) => Math.min(...points.filter((q) => q !== p).map((q) => Math.hypot(p.x - q.x, p.y - q.y)));
-            const best = points.filter((p) => p.loss === loss).sort((p, q) => room(q) - room(p))[0];
+            const best = points.filter((p) => p.variant === variant).sort((p, q) => room(q) - room(p))[0];
             return [best.x, best.y, best.index];
         }""",
-        loss,
+        variant,
     )
 
 
@@ -145,7 +151,7 @@ def test_a_loss_is_isolated_by_the_legend_and_by_a_click_on_a_point(open_report)
 def test_axes_and_checkpoints_switch(open_report, analysis):
     page = open_report()
     plot = "document.getElementById('frontier-plot')"
-    rows = analysis.sweep.checkpoints.query("loss == 'logistic'")
+    rows = analysis.sweep.checkpoints.query("variant == 'logistic'")
 
     def drawn(axis):
         return page.evaluate(f"{plot}.data.find((t) => t.customdata && t.name === 'logistic').{axis}")
@@ -164,17 +170,17 @@ def test_axes_and_checkpoints_switch(open_report, analysis):
 
 def test_the_slider_selects_a_beta(open_report):
     page = open_report()
-    slider = page.locator("#beta")
+    slider = page.locator("#strength")
     slider.focus()
     page.keyboard.press("ArrowRight")
     page.keyboard.press("ArrowRight")
-    assert page.locator("#beta-value").inner_text() == "β = 0.03"
+    assert page.locator("#strength-value").inner_text() == "β = 0.03"
     assert slider.get_attribute("aria-valuetext") == "β = 0.03"
     opacity = page.evaluate("document.getElementById('frontier-plot').data.find((t) => t.customdata).marker.opacity")
     assert sorted(set(opacity)) == [0.07, 1]
     assert opacity.count(1) == 8  # two seeds, four checkpoints
     page.keyboard.press("Home")
-    assert page.locator("#beta-value").inner_text() == "all β"
+    assert page.locator("#strength-value").inner_text() == "all β"
 
 
 def test_samples_of_a_chosen_cell_sorted_by_gain(open_report, analysis):
@@ -192,6 +198,47 @@ def test_samples_of_a_chosen_cell_sorted_by_gain(open_report, analysis):
     assert shown(6) == pytest.approx(list(gains)[::-1], abs=0.011)
     page.locator("#sort").select_option("gold")
     assert shown(5) == pytest.approx(sorted(samples["gold"], reverse=True), abs=0.011)
+
+
+def test_a_sweep_without_training_curves_says_so(open_report):
+    page = open_report()
+    page.locator("#training").scroll_into_view_if_needed()
+    assert page.locator("#training-note").inner_text() == "No steps of training are stored for this sweep."
+    assert page.locator("#training-cell").is_disabled()
+    assert not page.locator("#training-curves").is_visible()
+
+
+def test_training_curves_of_a_chosen_cell(open_report, tmp_path, few_figures):
+    sweep_dir = write_sweep(
+        tmp_path / "trained", Truth(losses=("logistic",), betas=(0.1, 1.0), seeds=(0, 1), prompts=8)
+    )
+    first, second = (row["cell"] for row in records.read_plan(sweep_dir)["cells"][:2])
+    for cell, start in ((first, 0.7), (second, 0.6)):
+        rows = [
+            {"step": k, "loss": start / (k + 1), "pair_accuracy": 0.5, "rho": k / 10, "grad_norm": 2.0, "lr": 1e-3}
+            for k in range(40)
+        ]
+        lines = [json.dumps(row if cell == first else row | {"rho": None}) for row in rows]
+        (sweep_dir / cell / records.TRAINING_FILE).write_text("\n".join(lines) + "\n")
+    page_path = build_report([load_sweep(sweep_dir)], tmp_path / "report", notebooks=False)
+    page = open_report(page_path=page_path)
+
+    def drawn(name, axis="y"):
+        page.locator(f"#training-{name}-plot").scroll_into_view_if_needed()
+        page.wait_for_selector(f"#training-{name}-plot .main-svg")
+        return page.evaluate(f"document.getElementById('training-{name}-plot').data[0].{axis}")
+
+    assert page.locator("#training-cell option").all_inner_texts() == [first, second]
+    assert drawn("loss", "x") == list(range(40))
+    assert drawn("loss") == pytest.approx([0.7 / (k + 1) for k in range(40)], rel=1e-4)
+    assert drawn("rho") == pytest.approx([k / 10 for k in range(40)])
+    assert drawn("accuracy") == [0.5] * 40
+    assert drawn("gradient") == [2.0] * 40
+    assert drawn("rate") == pytest.approx([1e-3] * 40)
+    page.locator("#training-cell").select_option(label=second)
+    assert drawn("loss") == pytest.approx([0.6 / (k + 1) for k in range(40)], rel=1e-4)
+    drawn("rho")
+    assert "not measured" in page.locator("#training-rho-plot").inner_text()
 
 
 def test_a_phone_scrolls_in_one_direction_only(open_report):
@@ -238,7 +285,7 @@ def test_the_keyboard_reaches_everything(open_report):
         reached.add(page.evaluate("document.activeElement.id || document.activeElement.name"))
         if page.evaluate("document.activeElement.id") == "sort":
             break
-    assert {"theme", "x", "y", "checkpoints", "beta", "frontier-plot", "cell", "sort"} <= reached
+    assert {"theme", "x", "y", "checkpoints", "strength", "frontier-plot", "cell", "sort"} <= reached
 
 
 def test_arrow_keys_walk_through_the_checkpoints(open_report):

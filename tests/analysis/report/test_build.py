@@ -97,7 +97,8 @@ def test_screen_reader_basics(page):
 def test_what_was_run_is_said_first(page):
     text = " ".join(" ".join(page.words).split())
     assert (
-        "30 of 32 cells done · 1 failed · 1 missing · world synthetic · 3 losses · 5 β from 0.01 to 1 · 2 seeds" in text
+        "30 of 32 cells done · 1 failed · 1 missing · world synthetic · 3 variants · 5 β from 0.01 to 1 · 2 seeds"
+        in text
     )
     assert all(claim in text for claim in ("C1", "C2", "C3", "C4"))
     assert "KL is not comparable across kinds of optimization" in text

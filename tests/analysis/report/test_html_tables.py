@@ -1,5 +1,6 @@
 """Numbers as readers see them."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -41,7 +42,7 @@ def test_budget_table_holds_the_frontier_at_its_budgets(analysis):
     budgets = analysis.frontiers.budgets
     covered = sorted(budgets.loc[budgets["covered"].astype(bool), "kl"].unique())
     assert [column.title for column in table.columns[1:-1]] == [f"KL {kl:g} nats" for kl in covered]
-    row = next(budgets.query("loss == 'squared' and kl == 1").itertuples())
+    row = next(budgets.query("variant == 'squared' and kl == 1").itertuples())
     squared = next(row for row in table.rows if row[0] == "squared (IPO)")
     assert squared[1 + covered.index(1.0)] == f"{row.gold:.2f} [{row.gold_low:.2f}, {row.gold_high:.2f}]".replace(
         "-", "−"
@@ -74,5 +75,5 @@ def test_cell_table_cut_short_says_so(analysis, monkeypatch):
 
 
 def test_columns_that_say_nothing_are_left_out(analysis):
-    finished = SimpleNamespace(final=analysis.sweep.final, cells=analysis.sweep.cells.query("state == 'done'"))
+    finished = replace(analysis.sweep, cells=analysis.sweep.cells.query("state == 'done'"))
     assert "error" not in [column.title for column in html_tables.cell_table(finished).columns]

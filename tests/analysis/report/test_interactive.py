@@ -1,15 +1,20 @@
 """What the page's scripts get: complete, rounded, within its size, and unable to break out of its element."""
 
 import json
+import shutil
 from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import pytest
 
+from analysis.data.load import load_sweep
 from analysis.data.sample_texts import TextPool, collect_texts, evenly_spaced
+from analysis.data.training import MAX_POINTS, QUANTITIES
 from analysis.report import interactive
 from analysis.report.interactive import numbers, page_data, to_script_json
+from analysis.statistics.views import analyze_views
+from bench import records
 
 
 def test_numbers_are_rounded_and_what_is_not_finite_is_null():
@@ -33,10 +38,10 @@ def test_every_checkpoint_is_there_with_its_numbers_and_texts(analysis):
     data = page_data({"small": analysis})
     (view,) = data["sweeps"]
     points = pd.DataFrame(
-        {name: view["points"][name] for name in ("loss", "beta", "seed", "step", "kl", "gold", "final")}
+        {name: view["points"][name] for name in ("variant", "strength", "seed", "step", "kl", "gold", "final")}
     )
-    points["loss"] = [data["losses"][k]["name"] for k in points["loss"]]
-    expected = analysis.sweep.checkpoints[["loss", "beta", "seed", "step", "kl", "gold"]]
+    points["variant"] = [data["variants"][k]["name"] for k in points["variant"]]
+    expected = analysis.sweep.checkpoints[["variant", "strength", "seed", "step", "kl", "gold"]]
     pd.testing.assert_frame_equal(points.drop(columns="final"), expected, check_dtype=False, rtol=1e-4)
     assert points["final"].sum() == len(analysis.sweep.final)
     samples = analysis.sweep.samples(["response", "prompt_id"], final_only=False).set_index(
@@ -66,7 +71,7 @@ def test_display_sampling_keeps_whole_cells_and_says_so(analysis, monkeypatch):
     (view,) = page_data({"small": analysis})["sweeps"]
     cells, steps = 10, 4
     assert len(view["points"]["kl"]) == cells * steps
-    assert set(view["points"]["loss"]) == {0, 1, 2}
+    assert set(view["points"]["variant"]) == {0, 1, 2}
     assert "40 of 120 checkpoints" in view["note"]["points"]
     assert [len(cell["rows"]) for cell in view["samples"]] == [10, 10, 10]
     assert "10 of 24 evaluation prompts" in view["note"]["samples"]
@@ -105,3 +110,29 @@ def test_evenly_spaced_keeps_order_and_both_ends(length, most):
     assert len(kept) == min(length, most)
     assert kept == sorted(set(kept))
     assert {kept[0], kept[-1]} == {items[0], items[-1]}
+
+
+def test_training_of_some_cells_is_embedded_and_the_page_says_of_which(hostile_sweep_dir, tmp_path, monkeypatch):
+    sweep_dir = shutil.copytree(hostile_sweep_dir, tmp_path / "s")
+    for number, cell in enumerate(row["cell"] for row in records.read_plan(sweep_dir)["cells"]):
+        if (sweep_dir / cell).is_dir():
+            step = {"step": 0, "loss": float(number), "pair_accuracy": 0.5, "rho": 0.0, "grad_norm": 1.0, "lr": 0.1}
+            (sweep_dir / cell / records.TRAINING_FILE).write_text(json.dumps(step) + "\n")
+    sweep = load_sweep(sweep_dir)
+    (view,) = page_data(analyze_views([sweep]))["sweeps"]
+    assert [cell["loss"] for cell in view["training"]["cells"]] == [[float(number)] for number in range(31)]
+    assert {cell["name"]: cell["state"] for cell in view["training"]["cells"] if cell["state"] != "done"} == {
+        "loss=logistic,beta=3,seed=0": "failed"
+    }
+    assert "Shown" not in view["training"]["note"]
+    monkeypatch.setattr(interactive, "MAX_TRAINING_CELLS", 4)
+    (view,) = page_data(analyze_views([sweep]))["sweeps"]
+    assert [cell["loss"] for cell in view["training"]["cells"]] == [[0.0], [10.0], [20.0], [30.0]]
+    assert "Shown: 4 of 31 cells" in view["training"]["note"]
+
+
+def test_as_many_training_curves_as_are_allowed_stay_within_three_megabytes():
+    rng = np.random.default_rng(0)
+    columns = {key: numbers(rng.normal(size=MAX_POINTS)) for key in ("step", *QUANTITIES)}
+    one = to_script_json({"name": "loss=truncated_quadratic,beta=0.03,seed=2", "state": "done"} | columns)
+    assert len(one) * interactive.MAX_TRAINING_CELLS < 3e6

@@ -1,4 +1,4 @@
-"""All statistics of one sweep in one call: what goes where, reproducibility, losses that users bring."""
+"""All statistics of one sweep in one call: what goes where, reproducibility, variants that users bring."""
 
 import shutil
 
@@ -12,7 +12,7 @@ from analysis.data.load import load_sweep
 from analysis.statistics.analyze import analyze
 from analysis.statistics.views import analyze_views
 
-MINE = "my.losses:cubic"
+MINE = "my.variants:cubic"
 TRUTH = Truth(losses=("logistic", MINE), betas=(0.01, 0.03, 0.1, 0.3, 1.0), seeds=(0, 1), steps=(0, 48, 192),
               prompts=24, seed_sd=0.02, noise_sd=0.1, reference_samples=64)  # fmt: skip
 
@@ -33,8 +33,8 @@ def test_a_users_loss_has_every_statistic(result):
     for frame in (result.frontiers.curves, result.frontiers.points, result.optimal_betas.table,
                   result.overoptimization.fits, result.overoptimization.peaks, result.ceiling.shares,
                   result.discordance.rank_correlations):  # fmt: skip
-        assert {"logistic", MINE} <= set(frame["loss"])
-    ratio = result.optimal_betas.ratios.set_index(["loss", "at"]).loc[(MINE, "kl_mean"), "ratio"]
+        assert {"logistic", MINE} <= set(frame["variant"])
+    ratio = result.optimal_betas.ratios.set_index(["variant", "at"]).loc[(MINE, "kl_mean"), "ratio"]
     assert ratio == pytest.approx(0.5, rel=0.15)  # strength 1.0 against logistic's 0.5
     assert [claim.id for claim in result.claims] == ["C1", "C2", "C3", "C4"]
 
@@ -42,7 +42,7 @@ def test_a_users_loss_has_every_statistic(result):
 def test_a_users_loss_has_no_predicted_beta(sweep_dir):
     (view,) = analyze_views([load_sweep(sweep_dir)]).values()
     rows = view.optimal_betas.ratios
-    assert (rows["loss"] == MINE).all()
+    assert (rows["variant"] == MINE).all()
     assert rows[["local", "global_"]].isna().all(axis=None)
 
 
@@ -58,7 +58,7 @@ def test_the_same_generator_gives_the_same_numbers(sweep_dir, result):
 
 
 def test_settings_reach_the_statistics(sweep_dir):
-    predictions = pd.DataFrame({"loss": ["logistic"], "local": [2.0], "global_": [3.0]})
+    predictions = pd.DataFrame({"variant": ["logistic"], "local": [2.0], "global_": [3.0]})
     result = analyze(load_sweep(sweep_dir), np.random.default_rng(0), predictions=predictions, budgets=(0.8, 3.0),
                      margin=0.25, baseline=MINE)  # fmt: skip
     assert result.frontiers.margin == 0.25
@@ -66,7 +66,7 @@ def test_settings_reach_the_statistics(sweep_dir):
     assert set(result.optimal_betas.at_kl["kl"]) == {0.8, 3.0}
     assert set(result.ceiling.shares["kl"]) <= {0.8, 3.0}
     rows = result.optimal_betas.ratios
-    assert (rows["loss"] == "logistic").all()
+    assert (rows["variant"] == "logistic").all()
     assert (rows["local"] == 2.0).all()
     assert next(claim for claim in result.claims if claim.id == "C2").quantity.endswith(MINE)
 
@@ -82,5 +82,10 @@ def test_warnings_of_all_parts_are_gathered(tmp_path, samples):
         losses=("squared",), betas=(0.1, 0.3), seeds=(0,), steps=(0, 24), prompts=8, reference_samples=samples
     )
     warnings = analyze(load_sweep(write_sweep(tmp_path / "little", truth)), np.random.default_rng(0)).warnings
-    for words in ("One seed only", "2 β only", "baseline loss 'logistic'", "reference samples per prompt are too few"):
+    for words in (
+        "One seed only",
+        "2 β only",
+        "baseline variant 'logistic'",
+        "reference samples per prompt are too few",
+    ):
         assert any(words in sentence for sentence in warnings), words

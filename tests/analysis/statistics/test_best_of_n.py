@@ -153,11 +153,11 @@ def test_pool_is_ordered_within_prompts():
         pool_matrix(frame.iloc[:3])
 
 
-def kl_of(loss, beta, step):
+def kl_of(variant, beta, step):
     return 0.1 / beta * step
 
 
-def half_of_the_gaussian_ceiling(loss, kl):
+def half_of_the_gaussian_ceiling(variant, kl):
     return 0.5 * np.sqrt(2 * kl)
 
 

@@ -51,15 +51,15 @@ def two(tmp_path_factory):
 
 def test_only_cells_of_both_are_compared_and_the_shift_is_found(two):
     differences = matched_differences(*two)
-    assert set(zip(differences["loss"], differences["beta"], strict=True)) == {
-        (loss, beta) for loss in ("logistic", "squared") for beta in (0.1, 0.3)
+    assert set(zip(differences["variant"], differences["strength"], strict=True)) == {
+        (variant, beta) for variant in ("logistic", "squared") for beta in (0.1, 0.3)
     }
-    cells = [analysis.optimal_betas.cells.set_index(["loss", "beta"]) for analysis in two]
+    cells = [analysis.optimal_betas.cells.set_index(["variant", "strength"]) for analysis in two]
     for row in differences.itertuples():
-        key = (row.loss, row.beta)
+        key = (row.variant, row.strength)
         assert row.gold == pytest.approx(cells[1].loc[key, "gold"] - cells[0].loc[key, "gold"])
         assert row.gold_low < row.gold < row.gold_high
-    shifted = differences[differences["loss"] == "squared"]
+    shifted = differences[differences["variant"] == "squared"]
     assert ((shifted["gold_low"] < 1) & (shifted["gold_high"] > 1) & (shifted["gold_low"] > 0)).all()
     assert (differences["kind"] == "seeds").all()
 

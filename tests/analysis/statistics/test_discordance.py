@@ -14,23 +14,23 @@ from analysis.statistics.discordance import compare_orders
 
 
 def sweep_of(rows):
-    """A sweep in memory; rows of (loss, beta, seed, step, kl, rho_sq_mean, is_final)."""
-    columns = ["loss", "beta", "seed", "step", "kl", "rho_sq_mean", "is_final"]
+    """A sweep in memory; rows of (variant, beta, seed, step, kl, rho_sq_mean, is_final)."""
+    columns = ["variant", "strength", "seed", "step", "kl", "rho_sq_mean", "is_final"]
     checkpoints = pd.DataFrame(rows, columns=columns)
-    return Sweep(Path("made up"), {"cells": []}, checkpoints[["loss", "beta", "seed"]], checkpoints)
+    return Sweep(Path("made up"), {"cells": []}, checkpoints[["variant", "strength", "seed"]], checkpoints)
 
 
-def simulated(rng, *, exponent=1.0, noise=0.05, seeds=3, losses=("logistic", "squared"), factor=1.0):
-    """KL ∝ E[ρ²]^exponent along β and steps, times `factor` for every loss after the first."""
+def simulated(rng, *, exponent=1.0, noise=0.05, seeds=3, variants=("logistic", "squared"), factor=1.0):
+    """KL ∝ E[ρ²]^exponent along β and steps, times `factor` for every variant after the first."""
     rows = []
-    for number, loss in enumerate(losses):
+    for number, variant in enumerate(variants):
         for beta in (0.01, 0.1, 1.0):
             for seed in range(seeds):
-                rows.append((loss, beta, seed, 0, 0.0, 0.0, False))
+                rows.append((variant, beta, seed, 0, 0.0, 0.0, False))
                 for step in (1, 2):
                     rho_sq = step / beta * np.exp(rng.normal(0, noise))
                     kl = (step / beta) ** exponent * factor**number * np.exp(rng.normal(0, noise))
-                    rows.append((loss, beta, seed, step, kl, rho_sq, step == 2))
+                    rows.append((variant, beta, seed, step, kl, rho_sq, step == 2))
     return sweep_of(rows)
 
 
@@ -38,7 +38,7 @@ def by_hand(sweep):
     """(compared, resolved, discordant) over all pairs, and the strongest discordant one, as the module defines them."""
     moved = sweep.checkpoints.query("step > 0")
     groups = {key: np.log(rows[["rho_sq_mean", "kl"]].to_numpy()) for key, rows in
-              moved.groupby(["loss", "beta", "step"], sort=False)}  # fmt: skip
+              moved.groupby(["variant", "strength", "step"], sort=False)}  # fmt: skip
     freedom = sum(len(values) - 1 for values in groups.values())
     pooled = sum(((values - values.mean(0)) ** 2).sum(0) for values in groups.values()) / freedom
     pairs = list(combinations(groups, 2))
@@ -66,16 +66,16 @@ def test_against_a_loop_over_all_pairs(monkeypatch, exponent, block):
     result = compare_orders(sweep)
     counts, strongest = by_hand(sweep)
     rows = result.pairs.set_index("pairs")[["compared", "resolved", "discordant"]]
-    assert rows.loc["within_loss"].tolist() == counts[0].tolist()
-    assert rows.loc["across_losses"].tolist() == counts[1].tolist()
+    assert rows.loc["within_variant"].tolist() == counts[0].tolist()
+    assert rows.loc["across_variants"].tolist() == counts[1].tolist()
     assert rows.loc["all"].tolist() == counts.sum(0).tolist()
     assert counts.sum(0)[0] == 12 * 11 / 2
     np.testing.assert_allclose(result.pairs["share"], result.pairs["discordant"] / result.pairs["resolved"])
     pair = result.clearest
     if exponent < 0:
         (first, other, gap, half) = strongest
-        assert (pair.loss_a, pair.beta_a, pair.step_a) == first
-        assert (pair.loss_b, pair.beta_b, pair.step_b) == other
+        assert (pair.variant_a, pair.strength_a, pair.step_a) == first
+        assert (pair.variant_b, pair.strength_b, pair.step_b) == other
         assert pair.rho_sq_ratio == pytest.approx(np.exp(-gap[0]))
         assert pair.rho_sq_ratio_high == pytest.approx(np.exp(-gap[0] + half[0]))
         assert pair.kl_ratio == pytest.approx(np.exp(gap[1]))
@@ -94,8 +94,8 @@ def test_equal_orders_have_no_discordant_pair():
 
 def test_a_loss_that_spends_more_kl_is_discordant_across_losses_only():
     rows = compare_orders(simulated(np.random.default_rng(0), factor=50.0, noise=0.02)).pairs.set_index("pairs")
-    assert rows.loc["within_loss", "discordant"] == 0
-    assert rows.loc["across_losses", "discordant"] > 5
+    assert rows.loc["within_variant", "discordant"] == 0
+    assert rows.loc["across_variants", "discordant"] > 5
 
 
 def test_false_discordance_stays_within_5_percent():
@@ -118,15 +118,15 @@ def test_one_seed_compares_nothing():
 
 def test_rank_correlations_of_final_checkpoints():
     sweep = simulated(np.random.default_rng(3), noise=0.8)
-    rows = compare_orders(sweep).rank_correlations.set_index("loss")
+    rows = compare_orders(sweep).rank_correlations.set_index("variant")
     assert rows["cells"].to_dict() == {"logistic": 9, "squared": 9, "all": 18}
     final = sweep.final
-    for loss in ("logistic", "squared", "all"):
-        cells = final if loss == "all" else final[final["loss"] == loss]
+    for variant in ("logistic", "squared", "all"):
+        cells = final if variant == "all" else final[final["variant"] == variant]
         x, y = (cells[key].to_numpy() for key in ("rho_sq_mean", "kl"))
-        assert rows.loc[loss, "spearman"] == pytest.approx(np.corrcoef(stats.rankdata(x), stats.rankdata(y))[0, 1])
+        assert rows.loc[variant, "spearman"] == pytest.approx(np.corrcoef(stats.rankdata(x), stats.rankdata(y))[0, 1])
         signs = [np.sign(x[i] - x[j]) * np.sign(y[i] - y[j]) for i, j in combinations(range(len(x)), 2)]
-        assert rows.loc[loss, "kendall"] == pytest.approx(np.mean(signs))
+        assert rows.loc[variant, "kendall"] == pytest.approx(np.mean(signs))
 
 
 def test_two_cells_have_no_rank_correlation():

@@ -10,11 +10,11 @@ BETAS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 STEPS = (0, 1, 2, 4)
 
 
-def kl_of(loss, beta, step):
+def kl_of(variant, beta, step):
     return 0.5 / beta**0.8 * step / STEPS[-1]  # up to 20 nats
 
 
-def gao(loss, kl):
+def gao(variant, kl):
     d = np.sqrt(kl)
     return d * (1.2 - 0.6 * np.log(d)) if kl else 0.0
 
@@ -54,7 +54,7 @@ def test_the_end_is_where_two_seeds_reach():
 
 def test_area_is_the_integral_over_kl():
     # gold = √KL is linear in the spline's variable, so the fit is exact and ∫ √k dk = ⅔ K^1.5.
-    result = frontiers(lambda loss, kl: np.sqrt(kl), noise=QUIET)
+    result = frontiers(lambda variant, kl: np.sqrt(kl), noise=QUIET)
     row = result.areas.iloc[0]
     end = kl_of("", 0.01, 4)
     assert row["kl_max"] == pytest.approx(end)
@@ -63,40 +63,40 @@ def test_area_is_the_integral_over_kl():
 
 
 def test_areas_end_at_the_kl_that_all_losses_reach():
-    def kl(loss, beta, step):
-        return kl_of(loss, beta, step) / (4 if loss == "squared" else 1)
+    def kl(variant, beta, step):
+        return kl_of(variant, beta, step) / (4 if variant == "squared" else 1)
 
-    areas = frontiers(kl=kl, losses=("logistic", "squared"), noise=QUIET).areas
+    areas = frontiers(kl=kl, variants=("logistic", "squared"), noise=QUIET).areas
     assert areas["kl_max"].tolist() == pytest.approx([kl_of("", 0.01, 4) / 4] * 2)
     assert areas["area"].iloc[0] == pytest.approx(areas["area"].iloc[1], rel=0.02)
 
 
-def shifted(loss, kl):
-    return gao(loss, kl) + (0.5 if loss == "hinge" and kl else 0.0)
+def shifted(variant, kl):
+    return gao(variant, kl) + (0.5 if variant == "hinge" and kl else 0.0)
 
 
 def test_equal_and_shifted_frontiers_are_told_apart():
-    losses = ("logistic", "squared", "hinge")
+    variants = ("logistic", "squared", "hinge")
     little = Noise(seed=0.05, cell=0.01, prompt=0.4, sample=0.05, log_kl=0.02)
-    pairs = frontiers(shifted, losses=losses, noise=little).pairwise
-    verdicts = pairs.set_index(["loss_a", "loss_b"])["verdict"].groupby(level=[0, 1]).agg(set)
+    pairs = frontiers(shifted, variants=variants, noise=little).pairwise
+    verdicts = pairs.set_index(["variant_a", "variant_b"])["verdict"].groupby(level=[0, 1]).agg(set)
     assert verdicts["logistic", "squared"] == {"equivalent"}
     assert verdicts["logistic", "hinge"] == verdicts["squared", "hinge"] == {"different"}
-    beyond = pairs.query("loss_b == 'hinge'")["difference"]
+    beyond = pairs.query("variant_b == 'hinge'")["difference"]
     assert beyond.to_numpy() == pytest.approx(-0.5, abs=0.05)
     assert (pairs["kind"] == "simultaneous").all()
     assert sorted(pairs["kl"].unique()) == [0.5, 1.0, 2.0, 5.0, 10.0]
 
 
 def test_noise_makes_it_unclear_and_the_margin_decides():
-    losses = ("logistic", "squared")
-    noisy = frontiers(losses=losses, noise=Noise(cell=0.3))
+    variants = ("logistic", "squared")
+    noisy = frontiers(variants=variants, noise=Noise(cell=0.3))
     assert "unclear" in set(noisy.pairwise["verdict"])
-    assert set(frontiers(losses=losses, fit={"margin": 5.0}).pairwise["verdict"]) == {"equivalent"}
+    assert set(frontiers(variants=variants, fit={"margin": 5.0}).pairwise["verdict"]) == {"equivalent"}
 
 
 def test_without_a_common_budget_nothing_is_compared_and_it_is_said():
-    result = frontiers(losses=("logistic", "squared"), fit={"budgets": (50.0,)})
+    result = frontiers(variants=("logistic", "squared"), fit={"budgets": (50.0,)})
     assert result.pairwise.empty
     assert "No KL budget" in result.warnings[0]
     assert "logistic" in result.warnings[0]
@@ -109,7 +109,7 @@ def test_one_loss_has_nothing_to_be_compared_with():
 def test_points_are_averages_over_seeds():
     draws = simulate(np.random.default_rng(0), kl_of, gao, betas=BETAS, steps=STEPS)
     points = fit_frontiers(draws).points
-    expected = draws.rows.groupby(["beta", "step"])[["kl", "gold"]].mean().reset_index()
+    expected = draws.rows.groupby(["strength", "step"])[["kl", "gold"]].mean().reset_index()
     np.testing.assert_allclose(points[["kl", "gold"]], expected[["kl", "gold"]])
     assert (points["seeds"] == 3).all()
     assert (points["is_final"] == (points["step"] == 4)).all()
@@ -130,16 +130,16 @@ def test_pareto_set_against_all_pairs(seed):
 
 
 def test_pareto_sets_of_a_loss_and_overall():
-    points = frontiers(shifted, losses=("logistic", "hinge"), noise=QUIET).points
+    points = frontiers(shifted, variants=("logistic", "hinge"), noise=QUIET).points
     overall = points[points["pareto_overall"] & (points["kl"] > 0)]
-    assert set(overall["loss"]) == {"hinge"}
-    for _, rows in points.groupby("loss"):
+    assert set(overall["variant"]) == {"hinge"}
+    for _, rows in points.groupby("variant"):
         kl, gold = rows["kl"].to_numpy(), rows["gold"].to_numpy()
         assert rows["pareto"].tolist() == [not beaten(kl, gold, index) for index in range(len(rows))]
 
 
 def test_the_smoother_is_stated():
-    assert "left-out β" in frontiers().smoother
+    assert "left-out strengths" in frontiers().smoother
 
 
 def test_a_single_cell_still_has_a_frontier():

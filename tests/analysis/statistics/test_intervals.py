@@ -137,7 +137,7 @@ def test_the_percentile_bootstrap_over_few_seeds_is_why_t_is_used():
 
 
 def loss_replicates(tables, rng, draws=60):
-    """Means of [losses, seeds, prompts] in every version, [R, losses]; one set of prompt weights for all."""
+    """Means of [variants, seeds, prompts] in every version, [R, variants]; one set of prompt weights for all."""
     state = rng.integers(2**32)
     columns = [mean_replicates(table, np.random.default_rng(state), draws) for table in tables]
     return np.stack([values for values, _ in columns], axis=1), [design for _, design in columns]
@@ -155,16 +155,16 @@ def test_two_losses_are_compared_by_the_paired_t_test():
 
 def test_pairs_of_many_losses_are_tukeys():
     rng = np.random.default_rng(6)
-    losses, seeds = 4, 5
-    means = rng.normal(0, 1, (losses, seeds)) + rng.normal(0, 3, seeds)  # seeds as blocks
+    variants, seeds = 4, 5
+    means = rng.normal(0, 1, (variants, seeds)) + rng.normal(0, 3, seeds)  # seeds as blocks
     values, designs = loss_replicates(np.repeat(means[:, :, None], 10, axis=2), rng)
     pairs = compare_all(values, list("abcd"), designs)
-    # Least squares on block and loss indicators, an independent way to the residual mean square.
-    block, loss = np.meshgrid(np.arange(seeds), np.arange(losses))
-    indicators = np.column_stack([np.eye(seeds)[block.ravel()], np.eye(losses)[loss.ravel()]])
+    # Least squares on block and variant indicators, an independent way to the residual mean square.
+    block, variant = np.meshgrid(np.arange(seeds), np.arange(variants))
+    indicators = np.column_stack([np.eye(seeds)[block.ravel()], np.eye(variants)[variant.ravel()]])
     residual = means.ravel() - indicators @ np.linalg.lstsq(indicators, means.ravel())[0]
-    freedom = losses * seeds - np.linalg.matrix_rank(indicators)
-    half = stats.studentized_range.ppf(0.95, losses, freedom) * np.sqrt((residual**2).sum() / freedom / seeds)
+    freedom = variants * seeds - np.linalg.matrix_rank(indicators)
+    half = stats.studentized_range.ppf(0.95, variants, freedom) * np.sqrt((residual**2).sum() / freedom / seeds)
     np.testing.assert_allclose(pairs["difference_high"] - pairs["difference"], half, rtol=1e-6)
     np.testing.assert_allclose(pairs["difference"], [means[a].mean() - means[b].mean() for a, b in
                                                      [(0, 1), (0, 2), (0, 3), (1, 2), (1, 3), (2, 3)]])  # fmt: skip
@@ -183,7 +183,7 @@ def test_families_shown_together_share_the_level():
 
 @pytest.mark.parametrize(("spread", "lowest"), [((0.1, 0.1, 0.1, 0.1), 0.925), ((0.05, 0.1, 0.1, 0.2), 0.88)])
 def test_simultaneous_coverage(spread, lowest):
-    """All six differences of four equal losses at once; unequal seed variances cost some coverage, as documented."""
+    """All six differences of four equal variants at once; unequal seed variances cost some coverage, as documented."""
     rng = np.random.default_rng(8)
     hits = []
     for _ in range(400):

@@ -22,13 +22,13 @@ CURVES = {
 }
 
 
-def kl_of(loss, beta, step):
+def kl_of(variant, beta, step):
     return 0.5 / beta**0.8 * step / STEPS[-1]  # up to 20 nats
 
 
 def gold_of(form, parameters=None):
     values = parameters or TRUTH[form]
-    return lambda loss, kl: float(CURVES[form](np.sqrt(kl), *values)) if kl else 0.0
+    return lambda variant, kl: float(CURVES[form](np.sqrt(kl), *values)) if kl else 0.0
 
 
 def fitted(gold, rng, *, ends_only=False, **design):
@@ -138,7 +138,7 @@ def test_held_out_error_leaves_out_one_beta_at_a_time():
     for row in result.fits.itertuples():
         squares = constant
         for beta in BETAS[::2]:
-            out = (rows["beta"] == beta).to_numpy()
+            out = (rows["strength"] == beta).to_numpy()
             fit = weighted_fit(row.form, d[~out], gold[~out], weight[~out])
             squares += (weight[out] * (CURVES[row.form](d[out], *fit) - gold[out]) ** 2).sum()
         assert row.held_out_rmse == pytest.approx(np.sqrt(squares / total), rel=1e-3)
@@ -173,9 +173,9 @@ def test_one_beta_and_seed_choose_no_form():
 @pytest.mark.parametrize("form", FORMS)
 def test_held_out_error_picks_the_true_form(form):
     rng = np.random.default_rng(5)
-    losses = tuple(f"loss {number}" for number in range(20))  # twenty sweeps in one, seeds and prompts in common
+    variants = tuple(f"variant {number}" for number in range(20))  # twenty sweeps in one, seeds and prompts in common
     noise = Noise(seed=0.02, cell=0.05, prompt=0.2, sample=0.3)
-    result, _ = fitted(gold_of(form), rng, losses=losses, draws=2, noise=noise)
+    result, _ = fitted(gold_of(form), rng, variants=variants, draws=2, noise=noise)
     assert (result.peaks["form"] == form).mean() >= 0.8
 
 
@@ -197,7 +197,7 @@ def test_coverage_of_parameters_and_peak():
 @pytest.mark.parametrize("ends_only", [False, True])
 def test_noise_alone_makes_no_drop(ends_only):
     rng = np.random.default_rng(7)
-    rows = [fitted(lambda loss, kl: 0.0, rng, ends_only=ends_only, draws=50)[0].peaks.iloc[0] for _ in range(30)]
+    rows = [fitted(lambda variant, kl: 0.0, rng, ends_only=ends_only, draws=50)[0].peaks.iloc[0] for _ in range(30)]
     drops = np.array([row["drop"] for row in rows])
     assert drops.mean() < 2 * drops.std() / np.sqrt(len(drops))
     assert np.mean([row["drop_low"] > 0 for row in rows]) <= 0.1

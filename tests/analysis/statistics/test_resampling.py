@@ -40,7 +40,9 @@ def test_versions_are_what_their_names_say(sweep_dir, draws):
     samples = load_sweep(sweep_dir).samples(["prompt_id", "kl"], final_only=False)
     for index in (0, 7, 11):
         row = rows.iloc[index]
-        kl = samples.query("loss == 'squared' and beta == @row.beta and seed == @row.seed and step == @row.step")["kl"]
+        kl = samples.query(
+            "variant == 'squared' and strength == @row.strength and seed == @row.seed and step == @row.step"
+        )["kl"]
         np.testing.assert_allclose(design.joint(replicates.kl)[4, index], (draws.noise.joint[4] * kl).sum())
         expected = (draws.noise.within[int(row["seed"]), 4] * kl).sum()
         np.testing.assert_allclose(design.within(replicates.kl)[4, index], expected)
@@ -66,13 +68,13 @@ def test_weights_resample_the_number_of_prompts(draws):
 
 def test_means_by_group_match_pandas(draws):
     replicates = draws.of("logistic")
-    groups, kl, gold, count = replicates.means_by("beta", "step")
-    expected = replicates.rows.groupby(["beta", "step"])[["kl", "gold"]].mean()
+    groups, kl, gold, count = replicates.means_by("strength", "step")
+    expected = replicates.rows.groupby(["strength", "step"])[["kl", "gold"]].mean()
     np.testing.assert_allclose(kl[0], expected["kl"])
     np.testing.assert_allclose(gold[0], expected["gold"])
     assert (groups["seeds"] == 3).all()
     version = 1 + 1  # without seed 1
-    kept = replicates.rows.query("seed != 1").groupby(["beta", "step"])["gold"].mean()
+    kept = replicates.rows.query("seed != 1").groupby(["strength", "step"])["gold"].mean()
     np.testing.assert_allclose(gold[version], kept)
     assert (count[version] == 2).all()
 
@@ -82,7 +84,7 @@ def test_a_group_emptied_by_a_seed_is_nan(sweep_dir):
         cell = sweep_dir / cell_name("logistic", 1.0, seed)
         records.write_status(cell, records.CellStatus("failed", cell.name, 1, 0.0, 0.0, 0, 5, "h", 1, "x"))
     draws = make_draws(load_sweep(sweep_dir), np.random.default_rng(0), draws=5)
-    _, _, gold, _ = draws.of("logistic", final_only=True).means_by("beta")
+    _, _, gold, _ = draws.of("logistic", final_only=True).means_by("strength")
     assert np.isnan(gold).sum() == 1  # β = 1 without seed 0
     assert np.isnan(gold[1, 1])
 
