@@ -7,21 +7,27 @@ Everything is built once and found again afterwards; a second call only verifies
 
 import sys
 
-from bench.config import cell_config
-from bench.data.prepared import prepare
-from bench.messages import compose_from_command_line, run_with_messages
+from bench.messages import run_with_messages
 
 
 def main() -> int:
     """Entry point; see the module's docstring."""
 
     def action() -> int:
-        for composed, _ in compose_from_command_line():
-            built = prepare(cell_config(composed), print)
-            print(f"world and π_ref  {built.world.policy_dir.parent}")
-            print(f"gold model       {built.gold_dir}")
-            print(f"reference        {built.reference.path}")
-            print(f"preference data  {built.preferences.path}")
+        from bench.sweep.compose import compose_one
+
+        job = compose_one(sys.argv[1:])
+        if job is None:
+            return 0
+        # torch: seconds that a message about a key need not wait for
+        from bench.config import cell_config
+        from bench.data.prepared import prepare
+
+        built = prepare(cell_config(job.settings), print)
+        print(f"world and π_ref  {built.world.path}")
+        print(f"gold model       {built.gold_dir}")
+        print(f"reference        {built.reference.path}")
+        print(f"preference data  {built.preferences.path}")
         return 0
 
     return run_with_messages(action)

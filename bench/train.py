@@ -8,29 +8,38 @@ Exit status: 0 all cells done, 1 a cell failed, 2 something in the input has to 
 """
 
 import sys
-from pathlib import Path
 
-from hydra._internal.utils import get_args_parser
 from rich.console import Console
 
-from bench.messages import CONFIG_DIR, CONFIG_NAME, compose_from_command_line, run_with_messages
-from bench.sweep.driver import run_single, run_sweep
+from bench.help import asks_for_help, help_text
+from bench.messages import run_with_messages
 
 
 def main() -> int:
     """Entry point; see the module's docstring."""
-    arguments = get_args_parser().parse_args()
+    arguments = sys.argv[1:]
+    if asks_for_help(arguments):
+        print(help_text())
+        return 0
     console = Console(width=None if sys.stdout.isatty() else 160)
 
-    def sweep() -> int:
-        config_dir = Path(arguments.config_dir).resolve() if arguments.config_dir else CONFIG_DIR
-        return run_sweep(config_dir, arguments.config_name or CONFIG_NAME, arguments.overrides, console)
+    def action() -> int:
+        # Here, since Hydra takes half a second that --help need not wait for.
+        from bench.sweep.compose import asks_for_sweep, compose_one, compose_sweep
 
-    def single() -> int:
-        cells = compose_from_command_line()
-        return max((run_single(composed, overrides, console) for composed, overrides in cells), default=0)
+        if asks_for_sweep(arguments):
+            request = compose_sweep(arguments)
+            from bench.sweep.driver import run_sweep  # torch: seconds that a message about a key need not wait for
 
-    return run_with_messages(sweep if arguments.multirun else single)
+            return run_sweep(request, console)
+        job = compose_one(arguments)
+        if job is None:
+            return 0
+        from bench.sweep.driver import run_single
+
+        return run_single(job, console)
+
+    return run_with_messages(action)
 
 
 if __name__ == "__main__":

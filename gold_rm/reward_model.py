@@ -18,6 +18,8 @@ from transformers import (
 )
 from transformers.utils import logging as transformers_logging
 
+from gold_rm.errors import UserError
+
 transformers_logging.disable_progress_bar()
 
 # What a score depends on: weights, configuration and tokenizer. Notes and training logs beside them do not count.
@@ -31,26 +33,26 @@ _FINGERPRINTED = (
 _PADDING_ID = -1
 
 
-class GoldModelError(ValueError):
+class GoldModelError(UserError):
     """A directory that cannot serve as a gold model, or texts it cannot score; meant for the user."""
 
 
 @dataclass(frozen=True)
-class Standardisation:
+class Standardization:
     """Puts raw gold scores on the scale where the scores it was fitted to have mean 0 and SD 1 (Gao et al. 2023)."""
 
     mean: float
     sd: float
 
     @classmethod
-    def fit(cls, raw: Tensor) -> "Standardisation":
+    def fit(cls, raw: Tensor) -> "Standardization":
         """Mean and sample SD (n − 1) of `raw`, [texts].
 
         Raises:
             GoldModelError: fewer than two scores, scores that are not finite, or all alike.
         """
         if raw.numel() < 2 or not raw.isfinite().all():
-            raise GoldModelError(f"standardisation needs two finite scores or more; got {raw.numel()} scores")
+            raise GoldModelError(f"standardization needs two finite scores or more; got {raw.numel()} scores")
         mean, sd = raw.double().mean().item(), raw.double().std().item()
         if sd <= 1e-6 * max(1.0, abs(mean)):
             raise GoldModelError(f"all {raw.numel()} gold scores are {mean:g}: this gold model tells no texts apart")
@@ -137,7 +139,7 @@ def load_gold_model(directory: Path, *, device: str = "cpu") -> GoldModel:
         )
     model.requires_grad_(False).eval().to(device)
     _read_padding_by_mask_only(model)
-    return GoldModel(model, tokenizer, _max_tokens(config, tokenizer), _fingerprint(directory))
+    return GoldModel(model, tokenizer, _max_tokens(config, tokenizer), fingerprint_of_model(directory))
 
 
 def _check_kind(directory: Path, config: PretrainedConfig) -> None:
@@ -162,7 +164,8 @@ def _max_tokens(config: PretrainedConfig, tokenizer: PreTrainedTokenizerBase) ->
     return min((limit for limit in limits if limit is not None and limit < 1_000_000_000), default=None)
 
 
-def _fingerprint(directory: Path) -> str:
+def fingerprint_of_model(directory: Path) -> str:
+    """12 hex digits of the SHA-256 over the files of a model directory that its outputs depend on."""
     digest = hashlib.sha256()
     for path in sorted({path for pattern in _FINGERPRINTED for path in directory.glob(pattern)}):
         with path.open("rb") as stream:

@@ -9,7 +9,8 @@ import yaml
 from hydra import compose, initialize_config_dir
 
 from bench import train, worlds
-from bench.config import CellConfig, WorldConfig, build_checked, cell_config
+from bench.checked import build_checked
+from bench.config import CellConfig, WorldConfig, cell_config
 from bench.sweep.status import sweep_views
 from gold_rm.train import GoldTrainConfig
 

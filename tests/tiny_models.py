@@ -12,18 +12,28 @@ import numpy as np
 import torch
 from tokenizers import Regex, Tokenizer, decoders, pre_tokenizers
 from tokenizers.models import WordLevel
+from torch import Tensor
 from transformers import (
+    CohereConfig,
+    CohereForCausalLM,
+    Gemma2Config,
+    Gemma2ForCausalLM,
     GPT2Config,
     GPT2LMHeadModel,
+    GraniteConfig,
+    GraniteForCausalLM,
     LlamaConfig,
     LlamaForCausalLM,
     OpenAIGPTConfig,
     OpenAIGPTLMHeadModel,
+    PhiConfig,
+    PhiForCausalLM,
     PreTrainedModel,
     PreTrainedTokenizerFast,
 )
 
-from bench.policies.load import Policy, load_policy
+from bench.policies.load import load_policy
+from bench.policies.policy import Policy
 
 EOS = "<eos>"
 # Token ids are positions in this tuple: 0 is EOS.
@@ -31,6 +41,24 @@ WORDS = (EOS, "p", " a", " b")
 
 # Learned positions with a cache; rotary positions with a cache; learned positions and no cache at all.
 ARCHITECTURES = ("gpt2", "llama", "openai-gpt")
+# The head has a bias, and its weights are its own.
+WITH_HEAD_BIAS = "phi"
+# What the head returns is changed afterwards: capped, multiplied, divided.
+WITHOUT_SEPARATE_HEAD = ("gemma2", "cohere", "granite")
+
+
+# Factors far from 1, and a cap that the random logits reach.
+_MODERN: dict[str, tuple[type, type, dict[str, Any]]] = {
+    "llama": (LlamaConfig, LlamaForCausalLM, {}),
+    "phi": (PhiConfig, PhiForCausalLM, {}),
+    "gemma2": (
+        Gemma2Config, Gemma2ForCausalLM,
+        {"num_key_value_heads": 1, "head_dim": 4, "query_pre_attn_scalar": 4, "final_logit_softcapping": 2.0,
+         "pad_token_id": 0},
+    ),
+    "cohere": (CohereConfig, CohereForCausalLM, {"logit_scale": 0.5, "pad_token_id": 0}),
+    "granite": (GraniteConfig, GraniteForCausalLM, {"logits_scaling": 3.0}),
+}  # fmt: skip
 
 
 def word_tokenizer(words: Sequence[str] = WORDS, *, pad: str | None = None) -> PreTrainedTokenizerFast:
@@ -48,13 +76,13 @@ def random_model(
     ids = {"vocab_size": vocabulary, "bos_token_id": 0, "eos_token_id": 0, "initializer_range": 0.6}
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        if architecture == "llama":
-            return LlamaForCausalLM(
-                LlamaConfig(
-                    hidden_size=8, intermediate_size=16, num_hidden_layers=2, num_attention_heads=2,
-                    max_position_embeddings=positions, attention_dropout=dropout, **ids,
-                )
+        if architecture in _MODERN:
+            config_type, model_type, changes = _MODERN[architecture]
+            config = config_type(
+                hidden_size=8, intermediate_size=16, num_hidden_layers=2, num_attention_heads=2,
+                max_position_embeddings=positions, attention_dropout=dropout, **ids, **changes,
             )  # fmt: skip
+            return model_type(config)
         shape = {"n_embd": 8, "n_layer": 2, "n_head": 2, "n_positions": positions}
         drop = {"attn_pdrop": dropout, "embd_pdrop": dropout, "resid_pdrop": dropout}
         if architecture == "openai-gpt":
@@ -87,8 +115,12 @@ def tiny_policy(directory: Path, architecture: str = "gpt2", *, seed: int = 0, *
 @torch.no_grad()
 def next_token_logprobs(policy: Policy, tokens: Sequence[int]) -> np.ndarray:
     """log p(next token | tokens) in float64, from one unpadded sequence without cache: [vocabulary]."""
-    logits = policy.model(input_ids=torch.tensor([list(tokens)])).logits[0, -1].double().numpy()
-    return logits - np.logaddexp.reduce(logits)
+    return plain_logprobs(policy.model, tokens)[-1].numpy()
+
+
+def plain_logprobs(model: PreTrainedModel, tokens: Sequence[int]) -> Tensor:
+    """log p(next token | tokens so far) in float64, whole model, one unpadded sequence: [tokens, vocabulary]."""
+    return model(input_ids=torch.tensor([list(tokens)])).logits[0].double().log_softmax(-1)
 
 
 def enumerate_responses(policy: Policy, prompt: Sequence[int], max_new_tokens: int) -> dict[tuple[int, ...], float]:

@@ -16,11 +16,11 @@ from tiny_models import EOS, word_tokenizer, write_policy
 from torch import Tensor
 from transformers import GPT2Config, GPT2ForSequenceClassification
 
-from bench.config import CellConfig, cell_config, cell_name
+from bench.cells.cell import cell_name
+from bench.config import CellConfig, cell_config
 from bench.data.pairs import PreferencePairs
 from bench.data.preferences import reference_logprobs
-from bench.policies.load import Policy
-from bench.policies.sampling import sample_responses
+from bench.policies.policy import Policy
 from bench.policies.tokens import SequenceBatch, TokenIds, collate
 from bench.sweep.plan import PlannedCell
 
@@ -134,9 +134,9 @@ def pairs_of(
 def sample_pairs(reference: Policy, count: int, *, seed: int = 0) -> PreferencePairs:
     """Preference pairs drawn from `reference` on prompts of one to three words, labelled by chance."""
     draw, generator = random.Random(seed), torch.Generator().manual_seed(seed)
-    prompts = reference.encode_prompts(["".join(draw.choices(LETTERS, k=draw.randint(1, 3))) for _ in range(count)])
+    prompts = reference.encode(["".join(draw.choices(LETTERS, k=draw.randint(1, 3))) for _ in range(count)])
     chosen, rejected = (
-        sample_responses(reference, prompts, max_new_tokens=6, generator=generator, batch_size=count) for _ in "wl"
+        reference.sample(prompts, max_new_tokens=6, generator=generator, batch_size=count) for _ in "wl"
     )
     logps = (reference_logprobs(reference, prompts, responses) for responses in (chosen, rejected))
     return pairs_of(prompts, chosen, rejected, *logps)
@@ -144,9 +144,9 @@ def sample_pairs(reference: Policy, count: int, *, seed: int = 0) -> PreferenceP
 
 def moved_copy(policy: Policy, *, size: float = 0.1, seed: int = 1) -> Policy:
     """A trainable copy with noise of SD `size` on every weight: what training would have made of it."""
-    copy = policy.trainable_copy()
+    copy = policy.trainable()
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
-        for parameter in copy.model.parameters():
+        for parameter in copy.parameters():
             parameter += size * torch.randn(parameter.shape, generator=generator)
     return copy

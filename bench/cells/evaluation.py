@@ -6,22 +6,20 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 import torch
-from transformers import PreTrainedModel
 
-from bench.data.pairs import PairLogProbs, PreferencePairs, pair_logprobs
+from bench.data.pairs import PairLogProbs, PreferencePairs, measure_pairs
 from bench.losses import Loss
-from bench.policies.kl import SequenceKL, disagreement_in_se, sequence_kl
-from bench.policies.load import Policy
-from bench.policies.logprobs import next_token_logits
-from bench.policies.sampling import sample_responses
-from bench.policies.tokens import TokenIds, batches_by_length, collate
+from bench.policies.kl import disagreement_in_se
+from bench.policies.policy import Policy
+from bench.policies.scoring import sequence_kl
+from bench.policies.tokens import TokenIds
 from bench.records import SAMPLE_COLUMNS
-from gold_rm.reward_model import GoldModel, Standardisation
+from gold_rm.reward_model import GoldModel, Standardization
 
 # Two unbiased estimates on the same samples part by more than this once in 16,000 evaluations by chance.
 KL_DISAGREEMENT_LIMIT = 4.0
 
-# Scoring keeps the logits of all positions, sampling those of one: it takes so many times fewer sequences at once.
+# Scoring sees whole sequences at once, sampling one token of each: it takes so many times fewer of them.
 _SCORING_SHARE = 4
 
 
@@ -30,7 +28,7 @@ class EvaluationSet(NamedTuple):
 
     Attributes:
         prompts, prompt_ids: texts and token ids, one per fresh sample.
-        reference_responses, reference_gold: π_ref's sample on the same prompt and its standardised gold score.
+        reference_responses, reference_gold: π_ref's sample on the same prompt and its standardized gold score.
         held_out: preference pairs from μ on evaluation prompts, never trained on.
     """
 
@@ -49,12 +47,10 @@ class SampleEvaluation(NamedTuple):
     warnings: list[str]
 
 
-@torch.no_grad()
 def evaluate_samples(
     policy: Policy,
-    reference: Policy,
     gold: GoldModel,
-    standardisation: Standardisation,
+    standardization: Standardization,
     on: EvaluationSet,
     *,
     step: int,
@@ -63,16 +59,14 @@ def evaluate_samples(
     generator: torch.Generator,
 ) -> SampleEvaluation:
     """Draw one response per prompt; measure KL to π_ref and gold reward on these same responses."""
-    responses = sample_responses(
-        policy, on.prompt_ids, max_new_tokens=max_new_tokens, generator=generator, batch_size=batch_size
-    )
-    kl = kl_of_samples(policy, reference, on.prompt_ids, responses, batch_size)
-    texts = policy.decode_responses(responses)
+    responses = policy.sample(on.prompt_ids, max_new_tokens=max_new_tokens, generator=generator, batch_size=batch_size)
+    kl = sequence_kl(policy, policy.reference(), on.prompt_ids, responses, batch_size=_scoring_batch(batch_size))
+    texts = policy.decode(responses)
     raw = gold.score(on.prompts, texts)
     frame = pd.DataFrame({
         "step": step, "prompt_id": np.arange(len(texts)), "prompt": on.prompts, "response": texts,
         "kl": kl.exact_per_position.double().numpy(), "kl_k1": kl.k1.double().numpy(),
-        "gold": standardisation.apply(raw).double().numpy(), "gold_reference": on.reference_gold,
+        "gold": standardization.apply(raw).double().numpy(), "gold_reference": on.reference_gold,
         "reference_response": on.reference_responses, "length": [len(ids) for ids in responses],
         "ended": [bool(ids) and ids[-1] == policy.eos_id for ids in responses],
     })[list(SAMPLE_COLUMNS)]  # fmt: skip
@@ -96,55 +90,37 @@ def evaluate_samples(
     return SampleEvaluation(metrics, frame, warnings)
 
 
-def kl_of_samples(
-    policy: Policy, reference: Policy, prompts: list[TokenIds], responses: list[TokenIds], batch_size: int
-) -> SequenceKL:
-    """KL(π‖π_ref) of each sampled response, on the CPU; both models score through the same code."""
-    exact, k1 = torch.empty(len(prompts)), torch.empty(len(prompts))
-    lengths = [len(prompt) + len(response) for prompt, response in zip(prompts, responses, strict=True)]
-    for rows in batches_by_length(lengths, max(1, batch_size // _SCORING_SHARE)):
-        batch = collate(
-            [prompts[i] for i in rows], [responses[i] for i in rows], pad_id=policy.pad_id, device=policy.device
-        )
-        kl = sequence_kl(next_token_logits(policy.model, batch), next_token_logits(reference.model, batch))
-        exact[rows], k1[rows] = kl.exact_per_position.cpu(), kl.k1.cpu()
-    return SequenceKL(exact, k1)
-
-
-@torch.no_grad()
 def evaluate_held_out(
-    model: PreTrainedModel,
-    pairs: PreferencePairs,
-    loss: Loss,
-    *,
-    beta: float,
-    length_normalized: bool,
-    batch_size: int,
+    policy: Policy, pairs: PreferencePairs, loss: Loss | None, *, beta: float, length_normalized: bool, batch_size: int
 ) -> dict[str, float]:
     """Accuracy, loss, moments of ρ and the Taylor split of the loss, on held-out pairs from μ."""
-    parts = [
-        pair_logprobs(model, pairs.take(rows).to(model.device), length_normalized=length_normalized)
-        for rows in batches_by_length(pairs.tokens, max(1, batch_size // _SCORING_SHARE))
-    ]
-    logp_chosen, logp_rejected, rho = (torch.cat(values).double().cpu() for values in zip(*parts, strict=True))
-    return held_out_metrics(PairLogProbs(logp_chosen, logp_rejected, rho), loss, beta)
+    measured = measure_pairs(policy, pairs, length_normalized=length_normalized, batch_size=_scoring_batch(batch_size))
+    return held_out_metrics(PairLogProbs(*(values.double() for values in measured)), loss, beta)
 
 
-def held_out_metrics(on_pairs: PairLogProbs, loss: Loss, beta: float) -> dict[str, float]:
-    """Record keys of held-out pairs.
+def _scoring_batch(batch_size: int) -> int:
+    return max(1, batch_size // _SCORING_SHARE)
+
+
+def held_out_metrics(on_pairs: PairLogProbs, loss: Loss | None, beta: float) -> dict[str, float]:
+    """Record keys of held-out pairs; those of a loss only where there is one.
 
     The Taylor split of E f(βρ) at ρ = 0 is f(0) + β f'(0) E[ρ] + ½ β² f''(0) E[ρ²] + O(β³): the second term
-    optimises preferences, the third, the μ-weighted squared loss, regularises (Tang et al. 2024, section 4).
+    optimizes preferences, the third, the μ-weighted squared loss, regularizes (Tang et al. 2024, section 4).
     """
     rho = on_pairs.rho
     mean, square = rho.mean().item(), rho.square().mean().item()
-    return {
-        "held_out_loss": loss.fn(beta * rho).mean().item(),
+    measured = {
         "pair_accuracy": ((rho > 0).double() + 0.5 * (rho == 0)).mean().item(),
         "rho_mean": mean,
         "rho_sq_mean": square,
         "logp_chosen": on_pairs.logp_chosen.mean().item(),
         "logp_rejected": on_pairs.logp_rejected.mean().item(),
+    }
+    if loss is None:
+        return measured
+    return measured | {
+        "held_out_loss": loss.fn(beta * rho).mean().item(),
         "taylor_constant": loss.value_at_zero,
         "taylor_preference": beta * loss.slope_at_zero * mean,
         "taylor_regularization": 0.5 * beta**2 * loss.curvature_at_zero * square,

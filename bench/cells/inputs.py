@@ -1,7 +1,7 @@
 """What the cells of one worker share in memory: models, evaluation set, preference pairs."""
 
-import functools
-from pathlib import Path
+import gc
+from collections import OrderedDict
 from typing import NamedTuple
 
 import pandas as pd
@@ -9,106 +9,108 @@ import torch
 
 from bench.cells.evaluation import EvaluationSet, SampleEvaluation, evaluate_samples
 from bench.config import CellConfig
-from bench.data.pairs import PreferencePairs, cached_pairs
+from bench.data.pairs import PreferencePairs, load_pairs
 from bench.data.preferences import HELD_OUT, PAIRS_FILE, TRAIN
 from bench.data.prepared import Prepared
-from bench.data.reference_samples import load_reference, load_standardisation
-from bench.policies.load import Policy, cached_policy, resolve_device
+from bench.data.reference_samples import load_reference, load_standardization
+from bench.policies.load import Policy, load_policy, resolve_device
 from bench.seeding import generator_for
-from gold_rm.reward_model import GoldModel, Standardisation, load_gold_model
+from gold_rm.reward_model import GoldModel, Standardization, load_gold_model
+
+_STARTS = 16  # seeds whose step 0 is kept
 
 
-class CellInputs(NamedTuple):
-    """Inputs of one cell; `train` and `start` depend on its seed.
+class SharedInputs(NamedTuple):
+    """What all cells on one set of prepared data have in common.
 
     Attributes:
-        start: π_ref, measured on the samples of step 0, which cells that differ in loss or β only have in common.
+        reference: π_ref; never trained.
+        pool: the preference data's training pairs, of which a seed draws its own.
         label_probability: mean probability that the higher gold score is the chosen one, over all pairs.
     """
 
     reference: Policy
     gold: GoldModel
-    standardisation: Standardisation
+    standardization: Standardization
     evaluation: EvaluationSet
-    start: SampleEvaluation
-    train: PreferencePairs
+    pool: PreferencePairs
     label_probability: float
 
 
-def load_inputs(prepared: Prepared, config: CellConfig) -> CellInputs:
-    """Load a cell's inputs, from memory where an earlier cell of this process had them."""
-    device = resolve_device(config.device)
-    reference = cached_policy(prepared.world.policy_dir, prepared.policy_fingerprint, device)
-    directory = prepared.preferences.path
-    pool = cached_pairs(directory, TRAIN, reference.pad_id)
-    # A seed is a new draw of the data, not only of its order (a replication, not a re-run).
-    drawn = torch.randperm(len(pool), generator=generator_for(config.seed, "subset"))[: config.pairs.per_cell]
-    gold = _cached_gold(prepared.gold_dir, prepared.gold_fingerprint, device)
-    standardisation = load_standardisation(prepared.reference.path)
-    start = _evaluate_start(
-        reference,
-        gold,
-        standardisation,
-        prepared.reference.path,
-        directory,
-        seed=config.seed,
-        max_new_tokens=config.world.max_new_tokens,
-        batch_size=config.evaluation.batch_size,
-    )
-    return CellInputs(
-        reference,
-        gold,
-        standardisation,
-        _evaluation_set(prepared.reference.path, directory, reference),
-        start,
-        pool.take(drawn),
-        _label_probability(directory),
-    )
+class InputCache:
+    """Inputs of the cells of one worker. It holds one set of data: another one takes its place and its memory."""
+
+    def __init__(self) -> None:
+        self._key: tuple[object, ...] | None = None
+        self._shared: SharedInputs | None = None
+        self._starts: OrderedDict[tuple[object, ...], SampleEvaluation] = OrderedDict()
+
+    def shared(self, prepared: Prepared, config: CellConfig) -> SharedInputs:
+        """Load what `prepared` names, verified, or return it from memory.
+
+        Raises:
+            DamagedArtifact: files are not those that were prepared.
+            ConfigError, GoldModelError: a model that cannot be loaded, or no such device.
+        """
+        device = resolve_device(config.device)
+        key = (prepared, device, config.logits_mib)
+        if self._shared is None or key != self._key:
+            self.clear()
+            prepared.verify()
+            self._shared, self._key = _load(prepared, device, config.logits_mib), key
+        return self._shared
+
+    def start(self, prepared: Prepared, config: CellConfig) -> SampleEvaluation:
+        """π_ref, measured on the samples of step 0, which cells that differ in loss or β only have in common."""
+        shared = self.shared(prepared, config)
+        key = (config.seed, config.world.max_new_tokens, config.evaluation.batch_size)
+        if key not in self._starts:
+            self._starts[key] = evaluate_samples(
+                shared.reference,
+                shared.gold,
+                shared.standardization,
+                shared.evaluation,
+                step=0,
+                max_new_tokens=config.world.max_new_tokens,
+                batch_size=config.evaluation.batch_size,
+                generator=generator_for(config.seed, "evaluation", 0),
+            )
+            if len(self._starts) > _STARTS:
+                self._starts.popitem(last=False)
+        return self._starts[key]
+
+    def clear(self) -> None:
+        """Forget everything and give its memory back."""
+        self._key = self._shared = None
+        self._starts.clear()
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
 
 
-@functools.lru_cache(maxsize=2)
-def _cached_gold(directory: Path, fingerprint: str, device: str) -> GoldModel:
-    return load_gold_model(directory, device=device)
+def training_pairs(pool: PreferencePairs, config: CellConfig) -> PreferencePairs:
+    """The pairs of a cell: a seed is a new draw of the data, not only of its order (a replication, not a re-run)."""
+    drawn = torch.randperm(len(pool), generator=generator_for(config.seed, "subset"))
+    return pool.take(drawn[: config.pairs.per_cell])
 
 
-@functools.lru_cache(maxsize=4)
-def _evaluation_set(reference_dir: Path, preferences_dir: Path, policy: Policy) -> EvaluationSet:
-    first = load_reference(reference_dir).query("sample_id == 0")
+def _load(prepared: Prepared, device: str, logits_mib: int | None) -> SharedInputs:
+    reference = load_policy(prepared.policy_dir, device=device, logits_mib=logits_mib)
+    data = prepared.preferences.path
+    first = load_reference(prepared.reference.path).query("sample_id == 0")
     prompts = first["prompt"].tolist()
-    return EvaluationSet(
-        prompts,
-        policy.encode_prompts(prompts),
-        first["response"].tolist(),
-        first["gold"].to_numpy(copy=True),
-        cached_pairs(preferences_dir, HELD_OUT, policy.pad_id),
-    )
-
-
-@functools.lru_cache(maxsize=8)
-def _evaluate_start(
-    reference: Policy,
-    gold: GoldModel,
-    standardisation: Standardisation,
-    reference_dir: Path,
-    preferences_dir: Path,
-    *,
-    seed: int,
-    max_new_tokens: int,
-    batch_size: int,
-) -> SampleEvaluation:
-    return evaluate_samples(
+    labels = pd.read_parquet(data / PAIRS_FILE, columns=["label_probability"])["label_probability"]
+    return SharedInputs(
         reference,
-        reference,
-        gold,
-        standardisation,
-        _evaluation_set(reference_dir, preferences_dir, reference),
-        step=0,
-        max_new_tokens=max_new_tokens,
-        batch_size=batch_size,
-        generator=generator_for(seed, "evaluation", 0),
+        load_gold_model(prepared.gold_dir, device=device),
+        load_standardization(prepared.reference.path),
+        EvaluationSet(
+            prompts,
+            reference.encode(prompts),
+            first["response"].tolist(),
+            first["gold"].to_numpy(copy=True),
+            load_pairs(data, HELD_OUT, pad_id=reference.pad_id),
+        ),
+        load_pairs(data, TRAIN, pad_id=reference.pad_id),
+        float(labels.mean()),
     )
-
-
-@functools.lru_cache(maxsize=4)
-def _label_probability(directory: Path) -> float:
-    return float(pd.read_parquet(directory / PAIRS_FILE, columns=["label_probability"])["label_probability"].mean())

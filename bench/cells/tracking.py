@@ -1,23 +1,32 @@
 """The mirror of a cell's records in Weights & Biases; the only module that knows wandb.
 
-The records on disk are the truth. Whatever fails here is reported once and costs the cell nothing.
+The records on disk are the truth. Whatever fails here is reported once and costs the cell nothing. A run holds every
+training step under ``train/``, every checkpoint, and ``frontier/gold`` over KL.
 """
 
+import netrc
+import os
+import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal, cast
+from urllib.parse import urlsplit
 
-from bench.config import CellConfig, ConfigError
-from bench.records import CheckpointRecord
+from bench.cells.cell import Cell
+from bench.cells.stored import Recorded
+from bench.checked import ConfigError
+from bench.config import CellConfig
+from bench.records import METRICS, CheckpointRecord, StepMetrics
+from bench.records.metrics import IDENTITY, LABELS, PROVENANCE
 
 WANDB_DIR = "wandb"
-# Keys that say what a record is or where it came from; they belong into the run's config, not into its charts.
-_NOT_METRICS = {
-    "schema", "cell_id", "sweep", "world", "loss", "beta", "lr", "seed", "label_rule",
-    "config", "gold_model", "preferences", "reference", "git_commit", "versions",
-}  # fmt: skip
+# Groups of METRICS that say what a record is or where it came from belong into the run's config, not into its charts.
+_CHARTED = {
+    name for name, metric in METRICS.items() if metric.group not in (IDENTITY, PROVENANCE, LABELS)
+} | {"step", "label_probability", "wall_s"}  # fmt: skip
+_PROVENANCE = ("gold_model", "preferences", "reference", "git_commit", "method", "variant", "strength")
 
 
 def check_login(config: CellConfig) -> None:
@@ -31,38 +40,57 @@ def check_login(config: CellConfig) -> None:
     if config.tracking.wandb.mode != "online":
         return
     import wandb
-    from wandb.sdk.lib import wbauth  # wandb.login(prompt=False) would ask the server, for as long as it takes
 
+    # wandb.login(prompt=False) would ask the server, for as long as it takes.
     settings = wandb.setup().settings
-    if not (settings.api_key or settings.identity_token_file or wbauth.read_netrc_auth(host=settings.base_url)):
+    if not (settings.api_key or settings.identity_token_file or _has_netrc_key(settings.base_url)):
         raise ConfigError(
             "tracking.wandb.mode=online: no API key; run `wandb login`, set WANDB_API_KEY, or use "
             "tracking.wandb.mode=offline and `wandb sync` later"
         )
 
 
+def _has_netrc_key(base_url: str) -> bool:
+    """Whether ``wandb login`` has left a key for this server where it leaves them."""
+    path = Path(os.environ.get("NETRC", "~/.netrc")).expanduser()
+    try:
+        return netrc.netrc(path).authenticators(urlsplit(base_url).hostname or "") is not None
+    except (OSError, netrc.NetrcParseError):
+        return False
+
+
 class Tracker:
-    """One W&B run for one cell; every method is safe to call whatever the state of W&B."""
+    """One W&B run for one cell, a sink of its folder; every method is safe to call whatever the state of W&B."""
 
-    def __init__(self, config: CellConfig, cell: str, cell_dir: Path, run_id: str) -> None:
-        self._run: Any = None
+    def __init__(self, cell: Cell) -> None:
         self._cell = cell
-        if config.tracking.wandb.mode != "disabled":
-            self._guarded(lambda: self._start(config, cell_dir, run_id))
+        self._run: Any = None
 
-    def _start(self, config: CellConfig, cell_dir: Path, run_id: str) -> None:
+    def start(self, recorded: Recorded) -> None:
+        """Open the run. An offline one cannot be taken up again: it is written anew from what is on disk."""
+        if self._cell.config.tracking.wandb.mode == "disabled":
+            return
+        self._guarded(self._start)
+        if self._cell.config.tracking.wandb.mode == "offline":
+            self.log_steps(recorded.steps)
+            for row in recorded.records:
+                self._log(row)
+
+    def _start(self) -> None:
         import wandb  # half a second; paid only where it is used
 
-        settings = config.tracking.wandb
+        config, settings = self._cell.config, self._cell.config.tracking.wandb
+        if settings.mode == "offline":
+            shutil.rmtree(self._cell.directory / WANDB_DIR, ignore_errors=True)
         run = wandb.init(
             mode=cast(Literal["offline", "online"], settings.mode),
             project=settings.project,
             entity=settings.entity,
-            dir=str(cell_dir),
-            id=run_id,
-            name=self._cell,
+            dir=str(self._cell.directory),
+            id=self._cell.id,
+            name=self._cell.name,
             group=config.sweep,
-            config=asdict(config),
+            config=asdict(config) | {"variant": config.variant, "strength": config.strength},
             # Without this, all cells of a worker would end up in its first run.
             reinit="finish_previous",
             resume="allow" if settings.mode == "online" else None,
@@ -74,15 +102,30 @@ class Tracker:
         run.define_metric("frontier/win_rate", step_metric="kl")
         self._run = run
 
+    def log_steps(self, steps: Sequence[StepMetrics]) -> None:
+        """Mirror training steps: the curves."""
+
+        def send() -> None:
+            for each in steps:
+                values = asdict(each)
+                step = values.pop("step")
+                self._run.log({"step": step, **{f"train/{name}": value for name, value in values.items()}})
+
+        if self._run is not None:
+            self._guarded(send)
+
     def log(self, record: CheckpointRecord) -> None:
         """Mirror one checkpoint record; the last one stays as the run's summary."""
-        metrics = {key: value for key, value in asdict(record).items() if key not in _NOT_METRICS}
-        frontier = {"frontier/gold": record.gold, "frontier/win_rate": record.win_rate}
-        provenance = {key: getattr(record, key) for key in ("gold_model", "preferences", "reference", "git_commit")}
+        self._log(asdict(record))
+
+    def _log(self, row: Mapping[str, Any]) -> None:
+        metrics = {key: value for key, value in row.items() if key in _CHARTED and value is not None}
+        frontier = {"frontier/gold": row["gold"], "frontier/win_rate": row["win_rate"]}
+        facts = {key: row[key] for key in (*_PROVENANCE, "loss", "beta")}
 
         def send() -> None:
             self._run.log({**metrics, **frontier})
-            self._run.summary.update({**metrics, **provenance, "loss": record.loss, "beta": record.beta})
+            self._run.summary.update({**metrics, **facts})
 
         if self._run is not None:
             self._guarded(send)
@@ -97,5 +140,5 @@ class Tracker:
             action()
         # wandb raises its own errors, OSErrors and errors of its service; none may end a cell.
         except Exception as error:
-            print(f"warning: W&B stopped for {self._cell}: {error}", file=sys.stderr)
+            print(f"warning: W&B stopped for {self._cell.name}: {error}", file=sys.stderr)
             self._run = None

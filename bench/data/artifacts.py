@@ -19,12 +19,13 @@ from typing import Any
 
 from filelock import FileLock
 
-from bench.config import fingerprint_of
+from bench.checked import fingerprint_of
+from gold_rm.errors import UserError
 
 MANIFEST_FILE = "manifest.json"
 
 
-class DamagedArtifact(ValueError):
+class DamagedArtifact(UserError):
     """Files of an artifact are missing or not what its manifest says."""
 
 

@@ -1,17 +1,17 @@
 """Preference pairs as padded tensors: what one training step or one held-out evaluation consumes."""
 
-import functools
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 import pandas as pd
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor
-from transformers import PreTrainedModel
 
 from bench.data.preferences import PAIRS_FILE
-from bench.policies.logprobs import response_logprobs
+from bench.policies.policy import Policy
+from bench.policies.scoring import batch_logprobs, response_logprobs
 from bench.policies.tokens import SequenceBatch, collate
 
 
@@ -19,56 +19,69 @@ from bench.policies.tokens import SequenceBatch, collate
 class PreferencePairs:
     """Preference pairs (x, y_w, y_l) with π_ref's log-probs.
 
-    Shapes:
+    Attributes:
         chosen, rejected: right-padded sequences, one row per pair, both of one width.
-        ref_logp_chosen, ref_logp_rejected: [pairs] float32, log π_ref(response | prompt) in nats.
+        ref_logp_chosen, ref_logp_rejected: log π_ref(response | prompt) in nats.
     """
 
     chosen: SequenceBatch
     rejected: SequenceBatch
-    ref_logp_chosen: Tensor
-    ref_logp_rejected: Tensor
+    ref_logp_chosen: Float[Tensor, " pairs"]
+    ref_logp_rejected: Float[Tensor, " pairs"]
 
     def __len__(self) -> int:
         return len(self.ref_logp_chosen)
 
     @property
-    def tokens(self) -> Tensor:
-        """Tokens of each pair's longer sequence, prompt included, [pairs] int64."""
-        return torch.maximum(self.chosen.attention_mask.sum(1), self.rejected.attention_mask.sum(1))
+    def sequences(self) -> SequenceBatch:
+        """Both sides as one batch, the chosen ones first: half the kernel launches of two."""
+        return SequenceBatch(*(torch.cat(sides) for sides in zip(self.chosen, self.rejected, strict=True)))
 
-    def take(self, rows: Tensor) -> "PreferencePairs":
+    def take(self, rows: Int[Tensor, " taken"]) -> "PreferencePairs":
         """The pairs at `rows` (int64), in their order, without columns that are padding in all of them."""
-        width = int(max(side.attention_mask[rows].sum(1).max() for side in (self.chosen, self.rejected)))
-        chosen, rejected = (
-            SequenceBatch(*(tensor[rows, :width] for tensor in side)) for side in (self.chosen, self.rejected)
-        )
+        width = int(max(side.lengths[rows].max() for side in (self.chosen, self.rejected)))
+        chosen, rejected = (side.take(rows, width) for side in (self.chosen, self.rejected))
         return PreferencePairs(chosen, rejected, self.ref_logp_chosen[rows], self.ref_logp_rejected[rows])
 
     def to(self, device: torch.device | str) -> "PreferencePairs":
         """The same pairs on `device`."""
-        chosen, rejected = (SequenceBatch(*(t.to(device) for t in side)) for side in (self.chosen, self.rejected))
+        chosen, rejected = self.chosen.to(device), self.rejected.to(device)
         return PreferencePairs(chosen, rejected, self.ref_logp_chosen.to(device), self.ref_logp_rejected.to(device))
 
 
 class PairLogProbs(NamedTuple):
-    """A policy's view of preference pairs, each [pairs], in nats."""
+    """A policy's view of preference pairs, in nats; ρ = log-ratio of the chosen − that of the rejected response."""
 
-    logp_chosen: Tensor
-    logp_rejected: Tensor
-    rho: Tensor
+    logp_chosen: Float[Tensor, " pairs"]
+    logp_rejected: Float[Tensor, " pairs"]
+    rho: Float[Tensor, " pairs"]
 
 
-def pair_logprobs(model: PreTrainedModel, pairs: PreferencePairs, *, length_normalized: bool = False) -> PairLogProbs:
-    """Log-probs of both responses and ρ = log-ratio of the chosen − log-ratio of the rejected response.
+def pair_logprobs(policy: Policy, pairs: PreferencePairs, *, length_normalized: bool = False) -> PairLogProbs:
+    """Log-probs of both responses and ρ in one forward pass, with a gradient where one is enabled.
 
     Args:
+        pairs: on the policy's device.
         length_normalized: divide each log-ratio by its response's number of tokens, EOS included. GPO does
             not (Tang et al. 2024, eq. 5 sums); TRL's IPO does.
     """
-    # One forward pass for both sides: half the kernel launches of two.
-    both = SequenceBatch(*(torch.cat(sides) for sides in zip(pairs.chosen, pairs.rejected, strict=True)))
-    logp_chosen, logp_rejected = response_logprobs(model, both).chunk(2)
+    return _against_reference(pairs, response_logprobs(policy, pairs.sequences), length_normalized)
+
+
+def measure_pairs(policy: Policy, pairs: PreferencePairs, *, length_normalized: bool, batch_size: int) -> PairLogProbs:
+    """The same of any number of pairs, without gradient, on the CPU.
+
+    Args:
+        pairs: on the CPU.
+        batch_size: sequences in one forward pass; moves results by rounding only.
+    """
+    return _against_reference(pairs, batch_logprobs(policy, pairs.sequences, batch_size=batch_size), length_normalized)
+
+
+def _against_reference(
+    pairs: PreferencePairs, logps: Float[Tensor, " sequences"], length_normalized: bool
+) -> PairLogProbs:
+    logp_chosen, logp_rejected = logps.chunk(2)
     ratio_chosen = logp_chosen - pairs.ref_logp_chosen
     ratio_rejected = logp_rejected - pairs.ref_logp_rejected
     if length_normalized:
@@ -77,7 +90,7 @@ def pair_logprobs(model: PreTrainedModel, pairs: PreferencePairs, *, length_norm
     return PairLogProbs(logp_chosen, logp_rejected, ratio_chosen - ratio_rejected)
 
 
-def _response_tokens(batch: SequenceBatch) -> Tensor:
+def _response_tokens(batch: SequenceBatch) -> Int[Tensor, " sequences"]:
     # An empty response has log-ratio 0; dividing that by 1 keeps it 0 instead of NaN.
     return batch.response_mask.sum(-1).clamp(min=1)
 
@@ -103,9 +116,3 @@ def load_pairs(directory: Path, split: str, *, pad_id: int) -> PreferencePairs:
         torch.tensor(frame["ref_chosen_logps"].to_numpy(), dtype=torch.float32),
         torch.tensor(frame["ref_rejected_logps"].to_numpy(), dtype=torch.float32),
     )
-
-
-@functools.lru_cache(maxsize=4)
-def cached_pairs(directory: Path, split: str, pad_id: int) -> PreferencePairs:
-    """`load_pairs`, kept in memory: a worker trains many cells on one pool. Never modify the result."""
-    return load_pairs(directory, split, pad_id=pad_id)

@@ -11,16 +11,15 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from bench.config import LabelsConfig, PairsConfig
-from bench.policies.load import Policy
-from bench.policies.logprobs import response_logprobs
-from bench.policies.sampling import sample_responses
-from bench.policies.tokens import TokenIds, batches_by_length, collate
+from bench.policies.policy import Policy
+from bench.policies.tokens import TokenIds
 from bench.seeding import generator_for
 from gold_rm.labeling import label_pairs
-from gold_rm.reward_model import GoldModel, Standardisation
+from gold_rm.reward_model import GoldModel, Standardization
 
 PAIRS_FILE = "pairs.parquet"
 FACTS_FILE = "facts.json"
@@ -30,13 +29,13 @@ PREFERENCE_COLUMNS = (
     "flipped", "prompt_ids", "chosen_ids", "rejected_ids", "ref_chosen_logps", "ref_rejected_logps",
     "chosen_tokens", "rejected_tokens",
 )  # fmt: skip
-_BATCH = 512
+_SAMPLING_BATCH = 512
 
 
 def sample_pool(
     policy: Policy,
     gold: GoldModel,
-    standardisation: Standardisation,
+    standardization: Standardization,
     prompts: dict[str, list[str]],
     sizes: PairsConfig,
     max_new_tokens: int,
@@ -46,7 +45,7 @@ def sample_pool(
 
     Args:
         prompts: prompts of the ``train`` and ``eval`` splits; held-out pairs use the latter.
-        standardisation: puts gold scores into SD units of π_ref's scores.
+        standardization: puts gold scores into SD units of π_ref's scores.
     """
     generator = generator_for(sizes.seed, "pairs")
     frames = []
@@ -56,7 +55,7 @@ def sample_pool(
     pool = pd.concat(frames, ignore_index=True)
     for side in ("a", "b"):
         raw = gold.score(pool["prompt"].tolist(), pool[f"text_{side}"].tolist())
-        pool[f"gold_{side}"] = standardisation.apply(raw).double().numpy()
+        pool[f"gold_{side}"] = standardization.apply(raw).double().numpy()
         pool[f"ref_logps_{side}"] = reference_logprobs(
             policy, pool["prompt_ids"].tolist(), pool[f"ids_{side}"].tolist()
         ).numpy()
@@ -71,30 +70,24 @@ def _draw_prompts(prompts: list[str], count: int, generator: torch.Generator) ->
 
 
 def _sample_split(policy: Policy, prompts: list[str], max_new_tokens: int, generator: torch.Generator) -> pd.DataFrame:
-    prompt_ids = policy.encode_prompts(prompts)
+    prompt_ids = policy.encode(prompts)
     columns: dict[str, list] = {"prompt": prompts, "prompt_ids": prompt_ids}
     for side in ("a", "b"):
-        ids = sample_responses(
-            policy, prompt_ids, max_new_tokens=max_new_tokens, generator=generator, batch_size=_BATCH
-        )
+        ids = policy.sample(prompt_ids, max_new_tokens=max_new_tokens, generator=generator, batch_size=_SAMPLING_BATCH)
         columns[f"ids_{side}"] = ids
-        columns[f"text_{side}"] = policy.decode_responses(ids)
+        columns[f"text_{side}"] = policy.decode(ids)
     return pd.DataFrame(columns)
 
 
-@torch.no_grad()
-def reference_logprobs(policy: Policy, prompts: list[TokenIds], responses: list[TokenIds]) -> Tensor:
-    """log π_ref(response | prompt) in nats, [sequences], batched by length to waste little on padding."""
-    lengths = [len(p) + len(r) for p, r in zip(prompts, responses, strict=True)]
-    result = torch.empty(len(lengths), dtype=torch.float32)
-    for rows in batches_by_length(lengths, _BATCH):
-        batch = collate(
-            [list(prompts[i]) for i in rows],
-            [list(responses[i]) for i in rows],
-            pad_id=policy.pad_id,
-            device=policy.device,
-        )
-        result[rows] = response_logprobs(policy.model, batch).cpu()
+def reference_logprobs(
+    policy: Policy, prompts: list[TokenIds], responses: list[TokenIds]
+) -> Float[Tensor, " sequences"]:
+    """log π_ref(response | prompt) in nats.
+
+    Raises:
+        ValueError: one of them is not finite.
+    """
+    result = policy.logprobs(prompts, responses)
     if not result.isfinite().all():
         bad = int((~result.isfinite()).nonzero()[0])
         raise ValueError(f"π_ref gives response {bad} of {len(result)} the log-prob {result[bad].item()}")

@@ -1,13 +1,9 @@
-"""Build what the cells of a sweep stand on: world, gold model, reference samples, preference data.
+"""What the cells of a sweep stand on: world, gold model, reference samples, preference data. Built once, then found."""
 
-Everything is built once and found again afterwards; a second call only verifies.
-"""
-
-import dataclasses
 import json
 import os
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -15,16 +11,14 @@ from typing import Any
 import pandas as pd
 
 from bench import worlds
-from bench.config import CellConfig, ConfigError, WorldConfig, build_checked, fingerprint_of
-from bench.data.artifacts import Artifact, build_once
+from bench.checked import ConfigError, build_checked
+from bench.config import CellConfig, WorldConfig
+from bench.data.artifacts import Artifact, DamagedArtifact, build_once, verify
 from bench.data.preferences import FACTS_FILE, PAIRS_FILE, sample_pool, write_preferences
-from bench.data.reference_samples import SAMPLES_FILE as REFERENCE_SAMPLES_FILE
-from bench.data.reference_samples import load_standardisation, sample_reference
+from bench.data.reference_samples import SAMPLES_FILE, load_standardization, sample_reference
 from bench.policies.load import load_policy, resolve_device
-from bench.records import RECORDS_FILE, read_records
-from bench.sweep.plan import PlannedCell
 from bench.worlds import World
-from gold_rm.reward_model import load_gold_model
+from gold_rm.reward_model import fingerprint_of_model, load_gold_model
 from gold_rm.train import GoldTrainConfig, train_gold_model
 
 Progress = Callable[[str], None]
@@ -33,14 +27,67 @@ GOLD_DIR = "model"
 
 @dataclass(frozen=True)
 class Prepared:
-    """Directories that a cell reads; fingerprints are over their content."""
+    """Directories that a cell reads, with fingerprints over their content. Travels with the cell to its worker.
 
-    world: World
-    gold_dir: Path
-    gold_fingerprint: str
-    policy_fingerprint: str
+    Attributes:
+        gold: its path is the model's directory, or an artifact that holds it as `GOLD_DIR`, if it was fitted here.
+    """
+
+    world: Artifact
+    policy_dir: Path
+    gold: Artifact
     reference: Artifact
     preferences: Artifact
+
+    @property
+    def gold_dir(self) -> Path:
+        fitted = self.gold.path / GOLD_DIR
+        return fitted if fitted.is_dir() else self.gold.path
+
+    def verify(self) -> None:
+        """Check that everything is still what was prepared.
+
+        Raises:
+            DamagedArtifact: naming what is missing or differs.
+        """
+        for name in _ARTIFACTS:
+            planned = getattr(self, name)
+            ready_gold = name == "gold" and self.gold_dir == planned.path
+            found = fingerprint_of_model(planned.path) if ready_gold else verify(planned.path).fingerprint
+            if found != planned.fingerprint:
+                raise DamagedArtifact(
+                    f"{name} {planned.path} is {found}, the sweep was planned on {planned.fingerprint}"
+                )
+        worlds.verify_sources(self.world.path)
+
+    def to_plan(self, sweep_dir: Path) -> dict[str, Any]:
+        """As in plan.json: paths relative to the sweep, so that both can move, or be mounted, together."""
+
+        def relative(path: Path) -> str:
+            return os.path.relpath(path.resolve(), sweep_dir.resolve())
+
+        parts: dict[str, Any] = {"policy": relative(self.policy_dir)}
+        for name in _ARTIFACTS:
+            artifact = getattr(self, name)
+            parts[name] = {"path": relative(artifact.path), "fingerprint": artifact.fingerprint}
+        return parts
+
+    @classmethod
+    def from_plan(cls, parts: dict[str, Any], sweep_dir: Path) -> "Prepared":
+        """What `to_plan` has written.
+
+        Raises:
+            KeyError, TypeError: it has not.
+        """
+        base = sweep_dir.resolve()
+        artifacts = {
+            name: Artifact(Path(os.path.normpath(base / parts[name]["path"])), parts[name]["fingerprint"])
+            for name in _ARTIFACTS
+        }
+        return cls(policy_dir=Path(os.path.normpath(base / parts["policy"])), **artifacts)
+
+
+_ARTIFACTS = ("world", "gold", "reference", "preferences")
 
 
 def prepare(config: CellConfig, progress: Progress = lambda message: None) -> Prepared:
@@ -54,10 +101,11 @@ def prepare(config: CellConfig, progress: Progress = lambda message: None) -> Pr
     world_artifact = _build_world(root, config.world, progress)
     world = worlds.read_world(world_artifact.path)
     eval_prompts = _take_eval_prompts(world, config)
-    gold_dir, gold_fingerprint = _build_gold(root, config.world, world_artifact, world, progress)
+    gold = _build_gold(root, config.world, world_artifact, world, progress)
+    gold_dir = gold.path / GOLD_DIR if world.gold_dir is None else gold.path
     sampled = {
         "world": world_artifact.fingerprint,
-        "gold": gold_fingerprint,
+        "gold": gold.fingerprint,
         "max_new_tokens": config.world.max_new_tokens,
         "eval_prompts": len(eval_prompts),
     }
@@ -67,7 +115,7 @@ def prepare(config: CellConfig, progress: Progress = lambda message: None) -> Pr
         "reference",
         {**sampled, "per_prompt": per_prompt},
         lambda directory: sample_reference(
-            load_policy(world.policy_dir, device=device),
+            load_policy(world.policy_dir, device=device, logits_mib=config.logits_mib),
             load_gold_model(gold_dir, device=device),
             eval_prompts,
             per_prompt=per_prompt,
@@ -78,12 +126,12 @@ def prepare(config: CellConfig, progress: Progress = lambda message: None) -> Pr
     )
     pool = build_once(
         root,
-        "pairs",
+        "pool",
         {**sampled, "reference": reference.fingerprint, **_pool_sizes(config)},
         lambda directory: sample_pool(
-            load_policy(world.policy_dir, device=device),
+            load_policy(world.policy_dir, device=device, logits_mib=config.logits_mib),
             load_gold_model(gold_dir, device=device),
-            load_standardisation(reference.path),
+            load_standardization(reference.path),
             {"train": world.train_prompts, "eval": eval_prompts},
             config.pairs,
             config.world.max_new_tokens,
@@ -94,50 +142,25 @@ def prepare(config: CellConfig, progress: Progress = lambda message: None) -> Pr
     preferences = build_once(
         root,
         "preferences",
-        {"pairs": pool.fingerprint, "labels": asdict(config.labels), "seed": config.pairs.seed},
+        {"pool": pool.fingerprint, "labels": asdict(config.labels), "seed": config.pairs.seed},
         lambda directory: write_preferences(pool.path, config.labels, config.pairs.seed, directory),
         progress,
     )
     _check_pool(preferences, config)
-    return Prepared(world, gold_dir, gold_fingerprint, world_artifact.fingerprint, reference, preferences)
-
-
-def prepare_cells(cells: Sequence[PlannedCell], progress: Progress) -> None:
-    """Build what the cells stand on, once for each set of data settings, and copy what the analysis reads."""
-    prepared: dict[str, Prepared] = {}
-    for cell in cells:
-        config = cell.config
-        data = {key: asdict(config)[key] for key in ("world", "labels", "pairs", "evaluation")}
-        key = fingerprint_of(data)
-        if key not in prepared:
-            prepared[key] = prepare(config, progress)
-            publish(config.sweep_dir, prepared[key])
-        _check_data(cell, prepared[key])
+    return Prepared(world_artifact, world.policy_dir, gold, reference, preferences)
 
 
 def publish(sweep_dir: Path, prepared: Prepared) -> None:
     """Copy π_ref's scored samples and the labels' probabilities to the sweep, which thereby stands alone."""
     sweep_dir.mkdir(parents=True, exist_ok=True)
     for source, name in (
-        (prepared.reference.path / REFERENCE_SAMPLES_FILE, f"reference-{prepared.reference.fingerprint}.parquet"),
+        (prepared.reference.path / SAMPLES_FILE, f"reference-{prepared.reference.fingerprint}.parquet"),
         (prepared.preferences.path / PAIRS_FILE, f"labels-{prepared.preferences.fingerprint}.parquet"),
     ):
         if not (sweep_dir / name).exists():
             temporary = sweep_dir / f".{name}.{os.getpid()}.tmp"
             shutil.copyfile(source, temporary)
             temporary.replace(sweep_dir / name)
-
-
-def _check_data(cell: PlannedCell, prepared: Prepared) -> None:
-    """Refuse to add cells to finished ones that were trained on other data, for example by an older version."""
-    if not cell.is_finished or not (records := cell.directory / RECORDS_FILE).exists():
-        return
-    rows = read_records(records)
-    if rows and rows[-1]["preferences"] != prepared.preferences.fingerprint:
-        raise ConfigError(
-            f"{cell.directory} was trained on preference data {rows[-1]['preferences']}, but these settings now give "
-            f"{prepared.preferences.fingerprint} (another version of the code?): use another sweep=NAME"
-        )
 
 
 def _build_world(root: Path, config: WorldConfig, progress: Progress) -> Artifact:
@@ -149,26 +172,23 @@ def _build_world(root: Path, config: WorldConfig, progress: Progress) -> Artifac
     return build_once(root, "world", inputs, lambda directory: module.build(params, directory, progress), progress)
 
 
-def _build_gold(
-    root: Path, config: WorldConfig, artifact: Artifact, world: World, progress: Progress
-) -> tuple[Path, str]:
+def _build_gold(root: Path, config: WorldConfig, artifact: Artifact, world: World, progress: Progress) -> Artifact:
     if world.gold_dir is not None:
-        return world.gold_dir, load_gold_model(world.gold_dir).fingerprint
+        return Artifact(world.gold_dir, fingerprint_of_model(world.gold_dir))
     settings = build_checked(GoldTrainConfig, config.gold, "world.gold")
     assert world.comparisons is not None  # read_world: a gold model or comparisons
     comparisons = pd.read_parquet(world.comparisons)
-    gold = build_once(
+    return build_once(
         root,
         "gold",
         {"world": artifact.fingerprint, "settings": _plain(settings)},
         lambda directory: train_gold_model(comparisons, world.policy_dir, settings, directory / GOLD_DIR, progress),
         progress,
     )
-    return gold.path / GOLD_DIR, gold.fingerprint
 
 
 def _plain(params: Any) -> dict[str, Any]:
-    return {key: str(value) if isinstance(value, Path) else value for key, value in dataclasses.asdict(params).items()}
+    return {key: str(value) if isinstance(value, Path) else value for key, value in asdict(params).items()}
 
 
 def _pool_sizes(config: CellConfig) -> dict[str, int]:

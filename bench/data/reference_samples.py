@@ -1,4 +1,4 @@
-"""π_ref's own samples on the evaluation prompts: gold standardisation, win rates, best-of-n and the ceiling."""
+"""π_ref's own samples on the evaluation prompts: gold standardization, win rates, best-of-n and the ceiling."""
 
 import json
 from dataclasses import asdict
@@ -7,46 +7,44 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from bench.policies.load import Policy
-from bench.policies.sampling import sample_responses
+from bench.policies.policy import Policy
 from bench.records import REFERENCE_COLUMNS
 from bench.seeding import generator_for
-from gold_rm.reward_model import GoldModel, Standardisation
+from gold_rm.reward_model import GoldModel, Standardization
 
 SAMPLES_FILE = "samples.parquet"
-STANDARDISATION_FILE = "standardisation.json"
+STANDARDIZATION_FILE = "standardisation.json"  # spelt as in artifacts that exist already
 
 
 def sample_reference(
     policy: Policy, gold: GoldModel, prompts: list[str], *, per_prompt: int, max_new_tokens: int, directory: Path
 ) -> None:
-    """Draw `per_prompt` responses to every prompt, score them, and fit the standardisation to the scores."""
+    """Draw `per_prompt` responses to every prompt, score them, and fit the standardization to the scores."""
     texts = [prompt for prompt in prompts for _ in range(per_prompt)]
-    responses = sample_responses(
-        policy,
-        policy.encode_prompts(texts),
+    responses = policy.sample(
+        policy.encode(texts),
         max_new_tokens=max_new_tokens,
         generator=generator_for(0, "reference"),
         batch_size=512,
     )
-    decoded = policy.decode_responses(responses)
+    decoded = policy.decode(responses)
     raw = gold.score(texts, decoded)
-    standardisation = Standardisation.fit(raw)
+    standardization = Standardization.fit(raw)
     frame = pd.DataFrame({
         "prompt_id": np.repeat(np.arange(len(prompts)), per_prompt),
         "prompt": texts,
         "sample_id": np.tile(np.arange(per_prompt), len(prompts)),
         "response": decoded,
-        "gold": standardisation.apply(raw).double().numpy(),
+        "gold": standardization.apply(raw).double().numpy(),
         "length": list(map(len, responses)),
     })  # fmt: skip
     frame[list(REFERENCE_COLUMNS)].to_parquet(directory / SAMPLES_FILE, index=False)
-    (directory / STANDARDISATION_FILE).write_text(json.dumps(asdict(standardisation)) + "\n")
+    (directory / STANDARDIZATION_FILE).write_text(json.dumps(asdict(standardization)) + "\n")
 
 
-def load_standardisation(directory: Path) -> Standardisation:
+def load_standardization(directory: Path) -> Standardization:
     """The mean and SD of π_ref's raw gold scores."""
-    return Standardisation(**json.loads((directory / STANDARDISATION_FILE).read_text()))
+    return Standardization(**json.loads((directory / STANDARDIZATION_FILE).read_text()))
 
 
 def load_reference(directory: Path) -> pd.DataFrame:

@@ -1,94 +1,129 @@
-"""Training of one policy on preference pairs: mean f(βρ), the same optimiser and schedule for every loss."""
+"""Offline GPO: mean f(βρ) over fixed preference pairs, the same optimizer and schedule for every loss."""
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+import math
+from collections.abc import Iterator
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel
 
 from bench.config import OptimConfig
-from bench.data.pairs import PreferencePairs, pair_logprobs
+from bench.data.pairs import PreferencePairs
+from bench.losses import resolve_loss
+from bench.methods.objective import Objective
+from bench.methods.trainer import NonFiniteLoss, TrainingInputs
+from bench.policies.load import Policy
+from bench.records import StepMetrics
+from bench.seeding import generator_for
+
+_POLICY, _OPTIMIZER, _STEP = "policy.", "optimizer.", "step"
 
 
-class NonFiniteLoss(RuntimeError):
-    """Training met NaN or infinity; the message holds the step and the values."""
+def offline_trainer(inputs: TrainingInputs) -> "OfflineTrainer":
+    """The trainer of a cell with method ``gpo``."""
+    config = inputs.config
+    objective = Objective(resolve_loss(config.loss).fn, config.beta, config.length_normalized)
+    return OfflineTrainer(inputs.policy, inputs.pairs, objective, config.optim, seed=config.seed)
 
 
-@dataclass(frozen=True)
-class Objective:
-    """L(θ) = mean f(βρ) (Tang et al. 2024, eq. 5). β acts here and nowhere else."""
+class OfflineTrainer:
+    """AdamW on the mean of f(βρ), batch after batch of preference pairs."""
 
-    fn: Callable[[Tensor], Tensor]
-    beta: float
-    length_normalized: bool = False
+    def __init__(
+        self, policy: Policy, pairs: PreferencePairs, objective: Objective, optim: OptimConfig, *, seed: int
+    ) -> None:
+        """
+        Args:
+            policy: in evaluation mode (dropout off, as π_ref was scored); its parameters are updated.
+            pairs: all pairs of the cell, on the CPU; every epoch visits them in a new order.
+            seed: draws the order.
+        """
+        self._policy, self._pairs, self._objective, self._optim, self._seed = policy, pairs, objective, optim, seed
+        self._optimizer = torch.optim.AdamW(
+            list(policy.parameters()), lr=optim.lr, betas=(optim.adam_beta1, optim.adam_beta2),
+            weight_decay=optim.weight_decay, fused=True,
+        )  # fmt: skip
+        self._steps_done = 0
+        self._batches = self._order()
 
-    def per_pair(self, model: PreTrainedModel, pairs: PreferencePairs) -> Tensor:
-        """f(βρ) of each pair, [pairs]."""
-        return self.fn(self.beta * pair_logprobs(model, pairs, length_normalized=self.length_normalized).rho)
+    @property
+    def steps_done(self) -> int:
+        """Optimizer steps so far."""
+        return self._steps_done
+
+    def preview(self) -> StepMetrics:
+        """The first batch, without an update: the loss is f(0) and the gradient norm is the first step's."""
+        return self._measure(self._pairs.take(next(self._order())), step=0)
+
+    def step(self) -> StepMetrics:
+        """One optimizer step; see `bench.methods.trainer.Trainer`."""
+        metrics = self._measure(self._pairs.take(next(self._batches)), step=self._steps_done + 1)
+        for group in self._optimizer.param_groups:
+            group["lr"] = metrics.lr
+        self._optimizer.step()
+        self._steps_done += 1
+        return metrics
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Weights, AdamW's moments and the number of steps, from which schedule and order of the data follow."""
+        state = {_POLICY + name: tensor for name, tensor in self._policy.state_dict().items()}
+        for index, entries in self._optimizer.state_dict()["state"].items():
+            state |= {f"{_OPTIMIZER}{index}.{name}": tensor for name, tensor in entries.items()}
+        return state | {_STEP: torch.tensor(self._steps_done)}
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Go on where `state` was taken."""
+        self._policy.load_state_dict({k.removeprefix(_POLICY): v for k, v in state.items() if k.startswith(_POLICY)})
+        entries: dict[int, dict[str, Tensor]] = {}
+        for key, tensor in state.items():
+            if key.startswith(_OPTIMIZER):
+                index, _, name = key.removeprefix(_OPTIMIZER).partition(".")
+                entries.setdefault(int(index), {})[name] = tensor
+        groups = self._optimizer.state_dict()["param_groups"]
+        self._optimizer.load_state_dict({"state": entries, "param_groups": groups})
+        self._steps_done = int(state[_STEP])
+        self._batches = self._order()
+        for _ in range(self._steps_done):  # drawing the order again costs less than keeping what is left of it
+            next(self._batches)
+
+    def _order(self) -> Iterator[Tensor]:
+        return shuffled_batches(len(self._pairs), self._optim.batch_pairs, generator_for(self._seed, "order"))
+
+    def _measure(self, batch: PreferencePairs, *, step: int) -> StepMetrics:
+        optim = self._optim
+        loss, rho, grad_norm = accumulate_gradient(self._policy, batch, self._objective, optim)
+        accuracy = ((rho > 0).float() + 0.5 * (rho == 0).float()).mean()
+        # One transfer from the device for all four.
+        measured: list[float] = torch.stack([loss, accuracy, rho.mean(), grad_norm]).tolist()
+        if not all(map(math.isfinite, measured)):
+            raise NonFiniteLoss(f"step {step}: loss {measured[0]:g}, gradient norm {measured[3]:g}")
+        lr = optim.lr * min(1.0, max(step, 1) / max(1, optim.warmup_steps))
+        return StepMetrics(step, *measured, lr)
 
 
-@dataclass(frozen=True)
-class StepMetrics:
-    """One optimiser step: the batch's mean loss before the step, and its gradient norm before clipping."""
+class BatchGradient(NamedTuple):
+    """A batch's mean loss (scalar), its ρ [pairs] in nats, and its gradient norm before clipping (scalar)."""
 
-    step: int
-    loss: float
-    grad_norm: float
-
-
-def train(
-    model: PreTrainedModel,
-    pairs: PreferencePairs,
-    objective: Objective,
-    optim: OptimConfig,
-    *,
-    generator: torch.Generator,
-) -> Iterator[StepMetrics]:
-    """Train `model` in place, yielding after every step, so that the caller decides when to evaluate.
-
-    Args:
-        model: in evaluation mode (dropout off, as π_ref was scored); its parameters are updated.
-        pairs: all pairs of the cell, on the CPU; every epoch visits them in a new order.
-        generator: draws the order.
-    Raises:
-        NonFiniteLoss: the loss or its gradient is NaN or infinite; the last update was finite.
-    """
-    parameters = [p for p in model.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(
-        parameters, lr=optim.lr, betas=(optim.adam_beta1, optim.adam_beta2), weight_decay=optim.weight_decay,
-        fused=True,
-    )  # fmt: skip
-    warmup = max(1, optim.warmup_steps)
-    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda done: min(1.0, (done + 1) / warmup))
-    batches = shuffled_batches(len(pairs), optim.batch_pairs, generator)
-    for step in range(1, optim.steps + 1):
-        loss, grad_norm = accumulate_gradient(model, pairs.take(next(batches)), objective, optim)
-        if not (torch.isfinite(loss) and torch.isfinite(grad_norm)):
-            raise NonFiniteLoss(f"step {step}: loss {loss.item():g}, gradient norm {grad_norm.item():g}")
-        optimizer.step()
-        scheduler.step()
-        yield StepMetrics(step, loss.item(), grad_norm.item())
+    loss: Tensor
+    rho: Tensor
+    grad_norm: Tensor
 
 
 def accumulate_gradient(
-    model: PreTrainedModel, batch: PreferencePairs, objective: Objective, optim: OptimConfig
-) -> tuple[Tensor, Tensor]:
-    """Put the clipped gradient of the batch's mean loss into ``.grad``, micro-batch by micro-batch.
-
-    Returns:
-        Mean loss and gradient norm before clipping, both scalars.
-    """
-    model.zero_grad(set_to_none=True)
-    size = optim.micro_batch_pairs or len(batch)
-    total = torch.zeros((), device=model.device)
-    for rows in torch.arange(len(batch)).split(size):
+    policy: Policy, batch: PreferencePairs, objective: Objective, optim: OptimConfig
+) -> BatchGradient:
+    """Put the clipped gradient of the batch's mean loss into ``.grad``, micro-batch by micro-batch."""
+    policy.zero_grad()
+    losses, rhos = [], []
+    for rows in torch.arange(len(batch)).split(optim.micro_batch_pairs or len(batch)):
+        part = objective.per_pair(policy, batch.take(rows).to(policy.device))
         # Each piece is weighted by its share of the batch, so that pieces of unequal size sum to the mean.
-        part = objective.per_pair(model, batch.take(rows).to(model.device)).sum() / len(batch)
-        part.backward()
-        total += part.detach()
-    grad_norm = torch.nn.utils.clip_grad_norm_(model.parameters(), optim.clip_norm)
-    return total, grad_norm
+        loss = part.loss.sum() / len(batch)
+        loss.backward()
+        losses.append(loss.detach())
+        rhos.append(part.rho.detach())
+    grad_norm = torch.nn.utils.clip_grad_norm_(list(policy.parameters()), optim.clip_norm)
+    return BatchGradient(torch.stack(losses).sum(), torch.cat(rhos), grad_norm)
 
 
 def shuffled_batches(count: int, batch_size: int, generator: torch.Generator) -> Iterator[Tensor]:

@@ -18,9 +18,10 @@ import yaml
 from rich.console import Console
 from rich.table import Table
 
-from bench.config import CellConfig, ConfigError, build_checked
+from bench.checked import ConfigError, build_checked
+from bench.config import CellConfig
 from bench.data.prepared import Prepared, prepare
-from bench.data.reference_samples import load_reference, load_standardisation
+from bench.data.reference_samples import load_reference, load_standardization
 from bench.losses import resolve_loss
 from bench.messages import run_with_messages
 from bench.oracle.exact import ExactWorld, exact_world, tilted_frontier
@@ -43,9 +44,9 @@ def load_exact_world(config: CellConfig, prepared: Prepared) -> ExactWorld:
     """
     prompts = load_reference(prepared.reference.path).query("sample_id == 0")["prompt"].tolist()
     return exact_world(
-        load_policy(prepared.world.policy_dir),
+        load_policy(prepared.policy_dir),
         load_gold_model(prepared.gold_dir),
-        load_standardisation(prepared.reference.path),
+        load_standardization(prepared.reference.path),
         prompts,
         config.world.max_new_tokens,
     )

@@ -1,6 +1,6 @@
 """Exact values on a world whose responses can all be enumerated: what the estimators are held against.
 
-All log-probs come from the same code as everywhere else (`bench.policies.logprobs`); only the sampling is replaced
+All log-probs come from the same code as everywhere else (`bench.policies.scoring`); only the sampling is replaced
 by a sum over every response.
 """
 
@@ -11,13 +11,12 @@ from dataclasses import dataclass
 import pandas as pd
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel
 
-from bench.config import ConfigError
-from bench.policies.load import Policy
-from bench.policies.logprobs import response_logprobs
+from bench.checked import ConfigError
+from bench.policies.policy import Policy
+from bench.policies.scoring import response_logprobs
 from bench.policies.tokens import SequenceBatch, TokenIds, collate
-from gold_rm.reward_model import GoldModel, Standardisation
+from gold_rm.reward_model import GoldModel, Standardization
 
 MAX_RESPONSES = 2000  # pairs are 4 million per context then, and a float64 matrix of them 32 MB
 
@@ -67,7 +66,7 @@ class ExactWorld:
         context_share: [contexts] float64, share of prompts that are this context; sums to 1.
         batch: contexts × responses sequences, responses fastest.
         log_reference: [contexts, responses] float64, log π_ref in nats; each row's probabilities sum to 1.
-        gold: [contexts, responses] float64, standardised.
+        gold: [contexts, responses] float64, standardized.
     """
 
     contexts: list[TokenIds]
@@ -78,13 +77,13 @@ class ExactWorld:
     log_reference: Tensor
     gold: Tensor
 
-    def logprobs(self, model: PreTrainedModel) -> Tensor:
-        """log π of every response, [contexts, responses] float64, differentiable in the model's parameters.
+    def logprobs(self, policy: Policy) -> Tensor:
+        """log π of every response, [contexts, responses] float64, differentiable in the policy's parameters.
 
         Raises:
             FloatingPointError: a log-prob is not finite.
         """
-        logps = response_logprobs(model, self.batch).double().reshape(len(self.contexts), len(self.responses))
+        logps = response_logprobs(policy, self.batch).double().reshape(len(self.contexts), len(self.responses))
         return require_finite("log π", logps)
 
     def kl(self, log_policy: Tensor) -> Tensor:
@@ -102,7 +101,7 @@ class ExactWorld:
 
 @torch.no_grad()
 def exact_world(
-    policy: Policy, gold: GoldModel, standardisation: Standardisation, prompts: list[str], max_new_tokens: int
+    policy: Policy, gold: GoldModel, standardization: Standardization, prompts: list[str], max_new_tokens: int
 ) -> ExactWorld:
     """Enumerate the responses to `prompts`, with π_ref's log-probs and gold scores.
 
@@ -113,12 +112,12 @@ def exact_world(
     """
     representative: dict[tuple[int, ...], str] = {}
     counts: dict[tuple[int, ...], int] = {}
-    for prompt, ids in zip(prompts, map(tuple, policy.encode_prompts(prompts)), strict=True):
+    for prompt, ids in zip(prompts, map(tuple, policy.encode(prompts)), strict=True):
         representative.setdefault(ids, prompt)
         counts[ids] = counts.get(ids, 0) + 1
     contexts = [list(ids) for ids in counts]
-    responses = enumerate_responses(policy.model.config.vocab_size, policy.eos_id, max_new_tokens)
-    texts = policy.decode_responses(responses)
+    responses = enumerate_responses(policy.vocabulary, policy.eos_id, max_new_tokens)
+    texts = policy.decode(responses)
     shape = (len(contexts), len(responses))
     batch = collate(
         [context for context in contexts for _ in responses],
@@ -133,8 +132,8 @@ def exact_world(
         texts,
         torch.tensor(list(counts.values()), dtype=torch.float64) / len(prompts),
         batch,
-        require_finite("log π_ref", response_logprobs(policy.model, batch).double().reshape(shape)),
-        standardisation.apply(raw.double()).reshape(shape),
+        require_finite("log π_ref", response_logprobs(policy, batch).double().reshape(shape)),
+        standardization.apply(raw.double()).reshape(shape),
     )
 
 

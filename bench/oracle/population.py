@@ -5,11 +5,11 @@ import torch
 from scipy.optimize import linprog, minimize
 from scipy.sparse import csr_matrix
 from torch import Tensor
-from transformers import PreTrainedModel
 
 from bench.config import LabelsConfig
 from bench.losses import Loss
 from bench.oracle.exact import ExactWorld, require_finite
+from bench.policies.policy import Policy
 from gold_rm.labeling import DETERMINISTIC
 
 # Of the loss in the solver's own units, where all responses weigh alike; float64 reaches about 1e-8.
@@ -54,12 +54,11 @@ def population_loss(log_ratio: Tensor, pairs: Tensor, loss: Loss, beta: float) -
 
 
 def population_gradient(
-    model: PreTrainedModel, world: ExactWorld, pairs: Tensor, loss: Loss, beta: float
-) -> dict[str, Tensor]:
-    """Exact gradient of `population_loss` in the model's parameters, by name."""
-    parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
-    value = population_loss(world.logprobs(model) - world.log_reference, pairs, loss, beta)
-    return dict(zip(parameters, torch.autograd.grad(value, list(parameters.values())), strict=True))
+    policy: Policy, world: ExactWorld, pairs: Tensor, loss: Loss, beta: float
+) -> tuple[Tensor, ...]:
+    """Exact gradient of `population_loss` in each of ``policy.parameters()``, in their order."""
+    value = population_loss(world.logprobs(policy) - world.log_reference, pairs, loss, beta)
+    return torch.autograd.grad(value, list(policy.parameters()))
 
 
 def implicit_reward(pairs: Tensor, loss: Loss) -> Tensor:

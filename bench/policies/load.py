@@ -1,9 +1,5 @@
 """Causal language models as policies: the one module of bench that loads transformers models."""
 
-import copy
-import functools
-from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,63 +9,25 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, P
 from transformers.utils import logging as transformers_logging
 
 import bench.policies.tabular  # noqa: F401  registers its architecture with AutoModelForCausalLM
-from bench.config import ConfigError
-from bench.policies.tokens import TokenIds
+from bench.checked import ConfigError
+from bench.policies.architecture import inspect_architecture
+from bench.policies.policy import Policy
 
 transformers_logging.disable_progress_bar()
 
 
-@dataclass(frozen=True)
-class Policy:
-    """A causal language model with its tokenizer; dropout is always off.
-
-    `eos_id` ends a response; `pad_id` fills batches and is never read.
-    """
-
-    model: PreTrainedModel
-    tokenizer: PreTrainedTokenizerBase
-    eos_id: int
-    pad_id: int
-
-    @property
-    def device(self) -> torch.device:
-        return self.model.device
-
-    def encode_prompts(self, prompts: Sequence[str]) -> list[TokenIds]:
-        """Token ids of prompts, with the tokenizer's own beginning tokens and without an ending EOS."""
-        encoded = self.tokenizer(list(prompts))["input_ids"]
-        return [ids[:-1] if ids and ids[-1] == self.eos_id else ids for ids in encoded]
-
-    def decode_responses(self, responses: Sequence[TokenIds]) -> list[str]:
-        """Texts of responses as they follow a prompt, without the EOS that ended them.
-
-        Many tokenizers drop the space before the first word of a text; decoding behind an EOS keeps it.
-        """
-        bare = [ids[:-1] if ids and ids[-1] == self.eos_id else ids for ids in responses]
-        before, *texts = self.tokenizer.batch_decode(
-            [[self.eos_id, *ids] for ids in ([], *bare)], clean_up_tokenization_spaces=False
-        )
-        return [text.removeprefix(before) for text in texts]
-
-    def trainable_copy(self) -> "Policy":
-        """The same weights as a separate model whose parameters require gradients."""
-        model = copy.deepcopy(self.model)
-        model.requires_grad_(True)
-        return Policy(model, self.tokenizer, self.eos_id, self.pad_id)
-
-    @property
-    def context_length(self) -> int | None:
-        """Positions of the model, where its configuration names them."""
-        return getattr(self.model.config, "max_position_embeddings", None)
-
-
-def load_policy(directory: Path, *, device: str = "cpu") -> Policy:
+def load_policy(directory: Path, *, device: str = "cpu", logits_mib: int | None = None) -> Policy:
     """Load a Hugging Face causal-LM directory in float32, frozen, in evaluation mode.
 
+    Args:
+        logits_mib: how many MiB of logits scoring makes at once; None takes a constant, the same on every machine.
     Raises:
         ConfigError: the directory is missing or damaged, holds no causal language model (but a classifier, or an
-            encoder that sees later tokens), or its tokenizer has no words, no EOS, or more tokens than the model.
+            encoder that sees later tokens), or its tokenizer has no words, no EOS, or more tokens than the model; or
+            `logits_mib` is below 1.
     """
+    if logits_mib is not None and logits_mib < 1:
+        raise ConfigError(f"logits_mib={logits_mib}: must be 1 or more, in MiB, or null")
     if not (directory / "config.json").is_file():
         raise ConfigError(f"policy {directory}: no config.json there; a Hugging Face model directory is needed")
     loaded: Any
@@ -86,17 +44,15 @@ def load_policy(directory: Path, *, device: str = "cpu") -> Policy:
     if info["missing_keys"]:
         missing = ", ".join(sorted(info["missing_keys"])[:3])
         raise ConfigError(f"policy {directory}: weights {missing} are missing, so it is no causal language model")
-    _check_tokenizer(directory, tokenizer, vocabulary=_check_causal(directory, model))
+    _check_causal(directory, model)
+    architecture = inspect_architecture(model)
+    _check_tokenizer(directory, tokenizer, vocabulary=architecture.vocabulary)
     pad_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
-    return Policy(model.to(device), tokenizer, tokenizer.eos_token_id, pad_id)
+    return Policy(model.to(device), architecture, tokenizer.eos_token_id, pad_id, logits_mib, tokenizer)
 
 
-def _check_causal(directory: Path, model: PreTrainedModel) -> int:
-    """Refuse what AutoModelForCausalLM takes too: classifiers with tied embeddings, and encoders.
-
-    Returns:
-        Number of tokens that the model predicts.
-    """
+def _check_causal(directory: Path, model: PreTrainedModel) -> None:
+    """Refuse what AutoModelForCausalLM takes too: classifiers with tied embeddings, and encoders."""
     if classifiers := [name for name in model.config.architectures or () if "Classification" in name]:
         raise ConfigError(f"policy {directory}: holds {classifiers[0]}, a reward model and no language model")
     probe = torch.tensor([[0, 0], [0, 1]])  # the two differ in the future only
@@ -105,7 +61,6 @@ def _check_causal(directory: Path, model: PreTrainedModel) -> int:
     if not torch.allclose(one, other, atol=1e-4):
         kind = type(model).__name__
         raise ConfigError(f"policy {directory}: predictions of {kind} depend on later tokens; it is not causal")
-    return len(one)
 
 
 def _check_tokenizer(directory: Path, tokenizer: PreTrainedTokenizerBase, *, vocabulary: int) -> None:
@@ -116,12 +71,6 @@ def _check_tokenizer(directory: Path, tokenizer: PreTrainedTokenizerBase, *, voc
         raise ConfigError(f"policy {directory}: its tokenizer has no EOS token, so no response could end")
     if len(tokenizer) > vocabulary:
         raise ConfigError(f"policy {directory}: {len(tokenizer)} tokens in the tokenizer, {vocabulary} in the model")
-
-
-@functools.lru_cache(maxsize=2)
-def cached_policy(directory: Path, fingerprint: str, device: str) -> Policy:
-    """`load_policy`, kept in memory: a worker runs many cells on one reference. Never train the result."""
-    return load_policy(directory, device=device)
 
 
 def resolve_device(device: str) -> str:

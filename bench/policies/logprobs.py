@@ -1,49 +1,25 @@
-"""Log-probabilities of responses: the one place where token log-probs become a number per response."""
+"""Log-probabilities of tokens, and the one place where token values become a number per response."""
 
-from typing import NamedTuple
-
-import torch
-from torch import Tensor
-from transformers import PreTrainedModel
-
-from bench.policies.tokens import SequenceBatch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, where
 
 
-class NextTokenLogits(NamedTuple):
-    """Predictions of the tokens after the first, aligned with what they predict.
-
-    Shapes:
-        logits: [sequences, tokens − 1, vocabulary] float32.
-        targets: [sequences, tokens − 1] int64, the tokens predicted.
-        mask: [sequences, tokens − 1] bool, True where the target is a response token, EOS included.
-    """
-
-    logits: Tensor
-    targets: Tensor
-    mask: Tensor
+def token_logprobs(
+    logits: Float[Tensor, "positions vocabulary"], targets: Int[Tensor, " positions"]
+) -> Float[Tensor, " positions"]:
+    """Log-probability of every target token, in nats."""
+    chosen = logits.gather(-1, targets.unsqueeze(-1)).squeeze(-1)
+    return chosen - logits.logsumexp(-1)
 
 
-def next_token_logits(model: PreTrainedModel, batch: SequenceBatch) -> NextTokenLogits:
-    """Full forward pass over a right-padded batch."""
-    output = model(input_ids=batch.input_ids, attention_mask=batch.attention_mask, use_cache=False)
-    return NextTokenLogits(output.logits[:, :-1].float(), batch.input_ids[:, 1:], batch.response_mask[:, 1:])
-
-
-def token_logprobs(predictions: NextTokenLogits) -> Tensor:
-    """Log-probability of every target token, [sequences, tokens − 1], in nats; prompt and padding are not masked."""
-    chosen = predictions.logits.gather(-1, predictions.targets.unsqueeze(-1)).squeeze(-1)
-    return chosen - predictions.logits.logsumexp(-1)
-
-
-def sum_over_response(per_token: Tensor, mask: Tensor) -> Tensor:
-    """Sum over response tokens (GPO sums; it does not average), [sequences].
+def sum_over_response(
+    per_token: Float[Tensor, "sequences tokens"], mask: Bool[Tensor, "sequences tokens"]
+) -> Float[Tensor, " sequences"]:
+    """Sum over response tokens, EOS included (GPO sums; it does not average).
 
     `torch.where` rather than a product: 0 · ∞ at a padded position must not become NaN.
+
+    Args:
+        mask: True where a token belongs to the response.
     """
-    return torch.where(mask, per_token, 0.0).sum(-1)
-
-
-def response_logprobs(model: PreTrainedModel, batch: SequenceBatch) -> Tensor:
-    """log π(response | prompt) in nats, summed over response tokens and EOS, [sequences]."""
-    predictions = next_token_logits(model, batch)
-    return sum_over_response(token_logprobs(predictions), predictions.mask)
+    return where(mask, per_token, 0.0).sum(-1)

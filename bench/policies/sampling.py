@@ -1,19 +1,18 @@
 """Sampling from a policy at temperature 1, without top-k or top-p (anything else would bias the KL)."""
 
-import inspect
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from bench.policies.load import Policy
+from bench.policies.language_model import LanguageModel
 from bench.policies.tokens import TokenIds, pad_left, require_tokens
 
 
 @torch.no_grad()
 def sample_responses(
-    policy: Policy,
+    policy: LanguageModel,
     prompts: Sequence[TokenIds],
     *,
     max_new_tokens: int,
@@ -45,7 +44,7 @@ def sample_responses(
 
 
 def _sample_batch(
-    policy: Policy, prompts: list[TokenIds], max_new_tokens: int, generator: torch.Generator
+    policy: LanguageModel, prompts: list[TokenIds], max_new_tokens: int, generator: torch.Generator
 ) -> list[TokenIds]:
     input_ids, mask = pad_left(prompts, pad_id=policy.pad_id, device=policy.device)
     cache: Any = None
@@ -71,10 +70,9 @@ def _sample_batch(
     return responses
 
 
-def _inputs(policy: Policy, input_ids: Tensor, mask: Tensor, cache: Any) -> dict[str, Any]:
+def _inputs(policy: LanguageModel, input_ids: Tensor, mask: Tensor, cache: Any) -> dict[str, Any]:
     # Left padding must not shift positions: each row counts from its own first real token.
     positions = (mask.cumsum(dim=1) - 1).clamp(min=0)[:, -input_ids.shape[1] :]
     optional = {"position_ids": positions, "use_cache": True, "cache": cache, "logits_to_keep": 1}
-    accepted = inspect.signature(policy.model.forward).parameters
-    chosen = {name: value for name, value in optional.items() if name in accepted}
+    chosen = {name: value for name, value in optional.items() if name in policy.architecture.options}
     return {"input_ids": input_ids, "attention_mask": mask, **chosen}

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import torch
+from jaxtyping import Bool, Int
 from torch import Tensor
 
 TokenIds = list[int]
@@ -12,15 +13,28 @@ TokenIds = list[int]
 class SequenceBatch(NamedTuple):
     """Right-padded sequences ``prompt + response + padding``.
 
-    Shapes:
-        input_ids: [sequences, tokens] int64.
-        attention_mask: [sequences, tokens] int64, 1 on prompt and response, 0 on padding.
-        response_mask: [sequences, tokens] bool, True on response tokens, EOS included.
+    Attributes:
+        attention_mask: 1 on prompt and response, 0 on padding.
+        response_mask: True on response tokens, EOS included.
     """
 
-    input_ids: Tensor
-    attention_mask: Tensor
-    response_mask: Tensor
+    input_ids: Int[Tensor, "sequences tokens"]
+    attention_mask: Int[Tensor, "sequences tokens"]
+    response_mask: Bool[Tensor, "sequences tokens"]
+
+    @property
+    def lengths(self) -> Int[Tensor, " sequences"]:
+        """Tokens of each sequence, without padding."""
+        return self.attention_mask.sum(1)
+
+    def take(self, rows: Int[Tensor, " taken"], width: int | None = None) -> "SequenceBatch":
+        """The sequences at `rows`, in their order, cut to `width`: by default the longest of them."""
+        width = int(self.lengths[rows].max()) if width is None else width
+        return SequenceBatch(*(tensor[rows, :width] for tensor in self))
+
+    def to(self, device: torch.device | str) -> "SequenceBatch":
+        """The same sequences on `device`."""
+        return SequenceBatch(*(tensor.to(device) for tensor in self))
 
 
 def collate(
@@ -47,7 +61,7 @@ def collate(
         input_ids[row, : lengths[row]] = torch.tensor([*prompt, *response])
         attention_mask[row, : lengths[row]] = 1
         response_mask[row, len(prompt) : lengths[row]] = True
-    return SequenceBatch(input_ids.to(device), attention_mask.to(device), response_mask.to(device))
+    return SequenceBatch(input_ids, attention_mask, response_mask).to(device)
 
 
 def require_tokens(prompts: Sequence[TokenIds]) -> None:
@@ -61,22 +75,23 @@ def require_tokens(prompts: Sequence[TokenIds]) -> None:
             raise ValueError(f"prompt {row} has no tokens; give it at least a beginning-of-sequence token")
 
 
-def pad_left(prompts: Sequence[TokenIds], *, pad_id: int, device: torch.device | str) -> tuple[Tensor, Tensor]:
-    """Pad prompts on the left for generation.
-
-    Returns:
-        input_ids and attention_mask, each [sequences, tokens].
-    """
+def pad_left(
+    prompts: Sequence[TokenIds], *, pad_id: int, device: torch.device | str
+) -> tuple[Int[Tensor, "sequences tokens"], Int[Tensor, "sequences tokens"]]:
+    """Pad prompts on the left for generation; returns input_ids and attention_mask."""
     width = max(map(len, prompts))
     rows = [[pad_id] * (width - len(p)) + p for p in prompts]
     masks = [[0] * (width - len(p)) + [1] * len(p) for p in prompts]
     return torch.tensor(rows, device=device), torch.tensor(masks, device=device)
 
 
-def batches_by_length(lengths: Sequence[int] | Tensor, batch_size: int) -> Iterator[Tensor]:
-    """Indices of all sequences, [sequences in the batch] int64 each, short ones first: little is spent on padding.
+def batches_by_length(
+    lengths: Sequence[int] | Int[Tensor, " sequences"], batch_size: int
+) -> Iterator[Int[Tensor, " batch"]]:
+    """Indices of all sequences, batch by batch, short ones first: little is spent on padding.
 
     >>> [batch.tolist() for batch in batches_by_length([5, 2, 9], 2)]
     [[1, 0], [2]]
     """
-    return iter(torch.as_tensor(lengths).argsort(stable=True).split(batch_size))
+    order = torch.as_tensor(lengths).argsort(stable=True)
+    return (order[start : start + batch_size] for start in range(0, len(order), batch_size))

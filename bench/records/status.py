@@ -25,7 +25,8 @@ class CellStatus:
         started_at, updated_at: seconds since the epoch, of this attempt.
         earlier_s: time that earlier attempts spent up to where this one went on.
         resumed_from: step at which this attempt went on; 0 from the beginning.
-        deaths: workers that died while they held the cell: host, pid, call (of the driver that started them).
+        deaths: workers that died while they held the cell: host, pid, call, and the step they had begun from.
+        call: of the driver under which this attempt ran; a cell that failed under one is not tried again by it.
     """
 
     state: str
@@ -43,6 +44,7 @@ class CellStatus:
     earlier_s: float = 0.0
     resumed_from: int = 0
     deaths: tuple[dict[str, Any], ...] = ()
+    call: str | None = None
 
     @property
     def is_final(self) -> bool:
@@ -70,7 +72,7 @@ def read_status(cell_dir: Path) -> CellStatus | None:
         return None
     values = {k: v for k, v in read_json(path, "a cell status", RUN_AGAIN).items() if k in _KNOWN}
     try:
-        status = CellStatus(**{**values, **{k: tuple(values[k]) for k in ("warnings", "deaths") if k in values}})
+        status = CellStatus(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
     except TypeError as error:
         raise DamagedRecord(f"{path}: not a cell status ({error}); {RUN_AGAIN}") from error
     if status.state not in WRITTEN_STATES:

@@ -1,98 +1,123 @@
-"""The cells a sweep consists of, resolved and checked before anything is built or trained."""
+"""The cells a sweep consists of: resolved and checked before anything is built or trained, and kept in plan.json."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from copy import deepcopy
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import yaml
-from filelock import FileLock
-
-from bench.config import CellConfig, ConfigError, build_checked, named_keys, select
-from bench.records import CONFIG_FILE, GPO, PLAN_FILE, SCHEMA_VERSION, read_plan, read_status, write_json, write_text
-
-
-def overridden_keys(overrides: Sequence[str]) -> list[str]:
-    """Keys of command-line overrides: ``optim.lr`` of ``+optim.lr=1e-3``."""
-    return [override.partition("=")[0].lstrip("+~") for override in overrides]
+from bench.cells.cell import NOT_IN_NAMES, Cell
+from bench.cells.stored import check_cell_config, flat
+from bench.checked import ConfigError, fingerprint_of
+from bench.claims import hold
+from bench.config import CellConfig, cell_config
+from bench.data.prepared import Prepared
+from bench.records import PLAN_FILE, DamagedRecord, read_plan, write_json
+from bench.sweep.compose import Job
 
 
-@dataclass(frozen=True)
-class PlannedCell:
-    """One cell: its directory's name, its configuration and the command-line overrides that made it."""
-
-    name: str
-    config: CellConfig
-    overrides: tuple[str, ...] = ()
-
-    @property
-    def directory(self) -> Path:
-        return self.config.sweep_dir / self.name
-
-    @property
-    def is_finished(self) -> bool:
-        """Whether the cell's status says that another attempt is not needed or not useful."""
-        status = read_status(self.directory)
-        return status is not None and status.is_final
-
-    def summary(self) -> dict[str, Any]:
-        """The cell's row in plan.json: name, fingerprint, and every key that it is named by."""
-        config = self.config
-        row: dict[str, Any] = {
-            "cell": self.name, "config": config.fingerprint, "method": GPO, "variant": config.loss,
-            "strength": config.beta, "lr": config.optim.lr,
-        }  # fmt: skip
-        for key in named_keys(overridden_keys(self.overrides)):
-            row[key] = select(config, key)
-        return row
-
-
-def write_plan(sweep_dir: Path, cells: Sequence[PlannedCell], command: Sequence[str]) -> None:
-    """Add `cells` to the sweep's plan; cells planned by an earlier call stay."""
-    sweep_dir.mkdir(parents=True, exist_ok=True)
-    with FileLock(sweep_dir / f".{PLAN_FILE}.lock"):
-        earlier = read_plan(sweep_dir)
-        planned = {row["cell"]: row for row in earlier["cells"]}
-        planned.update((cell.name, cell.summary()) for cell in cells)
-        plan = {
-            "schema": SCHEMA_VERSION, "sweep": sweep_dir.name, "command": list(command),
-            "cells": list(planned.values()),
-        }  # fmt: skip
-        if plan != earlier:  # an untouched file tells the report that nothing changed
-            write_json(sweep_dir / PLAN_FILE, plan)
-
-
-def write_cell_config(cell_dir: Path, config: CellConfig) -> None:
-    """Write the resolved configuration, which `check_cell_config` compares on the next call."""
-    write_text(cell_dir / CONFIG_FILE, yaml.safe_dump(asdict(config), sort_keys=False, allow_unicode=True))
-
-
-def check_cell_config(cell: PlannedCell) -> None:
-    """Refuse a cell's directory that was made with another configuration.
+def plan_cells(jobs: Iterable[Job]) -> list[Cell]:
+    """The cells of a sweep's jobs, each checked; two spellings of one value are one cell.
 
     Raises:
-        ConfigError: naming the keys that differ; nothing in the directory is touched.
+        ConfigError: a setting that cannot be run, a directory made with other settings, several sweeps at once, or
+            different settings under one name.
     """
-    path = cell.directory / CONFIG_FILE
-    if not path.exists():
-        return
+    cells: dict[str, Cell] = {}
+    origin: dict[str, Job] = {}
+    for job in jobs:
+        config = cell_config(job.settings)
+        cell = Cell.of(config, job.overridden)
+        twin = cells.setdefault(cell.name, cell)
+        if twin is cell:
+            check_cell_config(cell)
+            origin[cell.name] = job
+        elif twin.config.fingerprint != config.fingerprint:
+            raise ConfigError(
+                f"{' '.join(origin[cell.name].overrides)} and {' '.join(job.overrides)} are different settings of one "
+                f"cell, {cell.name}"
+            )
+        elif unnamed := _differing(twin.config, config):
+            raise ConfigError(
+                f"{', '.join(unnamed)}: several values, but a cell is not named by {unnamed[0].split('.')[0]}, so one "
+                "sweep can have one value only"
+            )
+    return list(cells.values())
+
+
+def _differing(one: CellConfig, other: CellConfig) -> list[str]:
+    """Keys that differ between two configurations of one name, of those that no name shows."""
+    was, now = flat(asdict(one)), flat(asdict(other))
+    return [key for key in was if was[key] != now.get(key) and key.split(".")[0] in NOT_IN_NAMES]
+
+
+def write_plan(
+    sweep_dir: Path, cells: Sequence[Cell], prepared: Mapping[str, Prepared], command: Sequence[str], call: str
+) -> None:
+    """Add `cells` to the sweep's plan; cells planned by an earlier call stay.
+
+    A call that adds nothing and has nothing to run leaves the file untouched, which tells the report that nothing
+    has changed.
+
+    Args:
+        prepared: by the cells' names.
+        call: id of the call; cells that fail under it are not tried again before the next one.
+    """
+    sweep_dir.mkdir(parents=True, exist_ok=True)
+    with hold(sweep_dir):
+        plan = read_plan(sweep_dir)
+        before = deepcopy(plan)
+        rows = {row["cell"]: row for row in plan["cells"]}
+        for cell in cells:
+            rows[cell.name] = cell.summary()
+            plan["jobs"][cell.name] = _job(cell, prepared[cell.name], plan)
+        plan |= {"sweep": sweep_dir.name, "command": list(command), "cells": list(rows.values())}
+        if plan != before or not all(cell.is_finished for cell in cells):
+            write_json(sweep_dir / PLAN_FILE, plan | {"call": call})
+
+
+def _job(cell: Cell, prepared: Prepared, plan: dict[str, Any]) -> dict[str, Any]:
+    """What a worker needs, in few words: one cell's settings are another's with changes."""
+    settings = asdict(cell.config)
+    # Where these differ, so do the keys that there are.
+    common = fingerprint_of([settings["world"], settings["external"]])
+    base = plan["settings"].setdefault(common, settings)
+    was, now = flat(base), flat(settings)
+    parts = prepared.to_plan(cell.sweep_dir)
+    plan["prepared"][name := fingerprint_of(parts)] = parts
+    changes = {key: value for key, value in now.items() if was[key] != value}
+    return {"settings": common, "prepared": name, "changes": changes}
+
+
+def read_jobs(sweep_dir: Path) -> tuple[list[tuple[Cell, Prepared]], str]:
+    """The cells of a planned sweep with what they stand on, and the id of the call that planned last.
+
+    Raises:
+        DamagedRecord: there is no plan, or it lacks what workers need.
+    """
+    plan = read_plan(sweep_dir)
+    if not plan["jobs"]:
+        why = "was planned by an older version" if plan["cells"] else f"has no {PLAN_FILE}"
+        raise DamagedRecord(f"{sweep_dir}: {why}; plan it with python -m bench.train -m sweep={sweep_dir.name} …")
     try:
-        earlier = build_checked(CellConfig, yaml.safe_load(path.read_text(encoding="utf-8")))
-    except (yaml.YAMLError, ConfigError) as error:
-        raise ConfigError(
-            f"{path}: not a configuration of this version ({error}); move {cell.directory} away or use another sweep="
+        prepared = {name: Prepared.from_plan(parts, sweep_dir) for name, parts in plan["prepared"].items()}
+        jobs = []
+        for name, job in plan["jobs"].items():
+            config = cell_config(_changed(plan["settings"][job["settings"]], job["changes"]))
+            jobs.append((Cell(name, config, (), sweep_dir), prepared[job["prepared"]]))
+        return jobs, str(plan["call"])
+    except (KeyError, TypeError, AttributeError) as error:
+        raise DamagedRecord(
+            f"{sweep_dir / PLAN_FILE}: lacks what workers need ({error!r}); plan the sweep again"
         ) from error
-    if earlier.fingerprint != cell.config.fingerprint:
-        was, now = _flat(asdict(earlier)), _flat(asdict(cell.config))
-        changed = [f"{k}: {was.get(k)!r} there, {now.get(k)!r} now" for k in {**was, **now} if was.get(k) != now.get(k)]
-        raise ConfigError(
-            f"{cell.directory} was made with another configuration ({'; '.join(changed)}). "
-            "It is not overwritten: use another sweep=NAME, or move it away"
-        )
 
 
-def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in tree.items():
-        flat.update(_flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value})
-    return flat
+def _changed(settings: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    changed = deepcopy(dict(settings))
+    for key, value in changes.items():
+        *groups, last = key.split(".")
+        branch = changed
+        for group in groups:
+            branch = branch[group]
+        branch[last] = value
+    return changed

@@ -12,9 +12,9 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from bench.config import ConfigError
+from bench.checked import ConfigError
 from bench.seeding import generator_for
-from bench.worlds import EVAL, TRAIN, write_world
+from bench.worlds import EVAL, TRAIN, WORLD_FILE, write_world
 
 VERSION = 1
 SOURCES_FILE = "sources.json"
@@ -82,6 +82,15 @@ def build(params: Params, directory: Path, progress: Callable[[str], None]) -> N
     )
     # The artifact's fingerprint is over its files, and the models are not among them.
     (directory / SOURCES_FILE).write_text(json.dumps(inputs(params), indent=1) + "\n")
+
+
+def changed_sources(directory: Path) -> str | None:
+    """Model directories that a built world refers to and that are not what they were; None if there are none."""
+    built = json.loads((directory / SOURCES_FILE).read_text())
+    where = json.loads((directory / WORLD_FILE).read_text())
+    paths = {key: Path(where[key]) for key in ("policy", "gold") if where[key] is not None}
+    changed = [str(path) for key, path in paths.items() if not path.is_dir() or _hash_directory(path) != built[key]]
+    return ", ".join(changed) or None
 
 
 def _model_directory(key: str, path: str) -> Path:

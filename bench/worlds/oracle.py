@@ -21,7 +21,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from bench.config import ConfigError
+from bench.checked import ConfigError
 from bench.oracle.exact import check_enumerable
 from bench.policies.tabular import TabularConfig, TabularForCausalLM
 from bench.worlds import write_world

@@ -8,16 +8,9 @@ from typing import Any
 import pytest
 from omegaconf import OmegaConf
 
-from bench.config import (
-    CellConfig,
-    ConfigError,
-    build_checked,
-    cell_config,
-    cell_name,
-    fingerprint_of,
-    known_keys,
-    select,
-)
+from bench.cells.cell import cell_name, select
+from bench.checked import ConfigError, build_checked, fingerprint_of, known_keys
+from bench.config import CellConfig, cell_config
 
 WORLD = {"name": "tiny", "builder": "reviews", "max_new_tokens": 8, "params": {"size": 3}}
 

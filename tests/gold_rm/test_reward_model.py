@@ -19,7 +19,7 @@ from tiny_gold_models import (
 )
 from tiny_models import write_policy
 
-from gold_rm.reward_model import GoldModelError, Standardisation, load_gold_model
+from gold_rm.reward_model import GoldModelError, Standardization, load_gold_model
 
 
 @torch.no_grad()
@@ -195,13 +195,13 @@ def test_fingerprint_follows_weights_configuration_and_tokenizer_only(tmp_path):
         assert load_gold_model(copy).fingerprint != fingerprint
 
 
-def test_standardisation_gives_mean_0_and_sd_1():
+def test_standardization_gives_mean_0_and_sd_1():
     raw = 5 + 3 * torch.randn(1000, generator=torch.Generator().manual_seed(0))
-    standardised = Standardisation.fit(raw).apply(raw)
-    assert standardised.dtype == raw.dtype
-    assert standardised.mean().item() == pytest.approx(0, abs=1e-6)
-    assert standardised.std().item() == pytest.approx(1, abs=1e-6)
-    assert Standardisation(mean=2.0, sd=4.0).apply(torch.tensor([10.0])).item() == 2.0
+    standardized = Standardization.fit(raw).apply(raw)
+    assert standardized.dtype == raw.dtype
+    assert standardized.mean().item() == pytest.approx(0, abs=1e-6)
+    assert standardized.std().item() == pytest.approx(1, abs=1e-6)
+    assert Standardization(mean=2.0, sd=4.0).apply(torch.tensor([10.0])).item() == 2.0
 
 
 @pytest.mark.parametrize(
@@ -212,6 +212,6 @@ def test_standardisation_gives_mean_0_and_sd_1():
         (torch.full((9,), 3.1), "tells no texts apart"),
     ],
 )
-def test_scores_that_cannot_be_standardised(raw, message):
+def test_scores_that_cannot_be_standardized(raw, message):
     with pytest.raises(GoldModelError, match=message):
-        Standardisation.fit(raw)
+        Standardization.fit(raw)

@@ -13,7 +13,7 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from bench.config import ConfigError
+from bench.checked import ConfigError
 from bench.policies.load import load_policy
 from bench.seeding import generator_for
 from bench.worlds import write_world

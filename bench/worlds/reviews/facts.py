@@ -7,8 +7,7 @@ import torch
 from numpy.typing import NDArray
 
 from bench.data.preferences import reference_logprobs
-from bench.policies.load import Policy
-from bench.policies.sampling import sample_responses
+from bench.policies.policy import Policy
 from bench.seeding import generator_for
 from bench.worlds.reviews.language import EOS_ID, VOCABULARY, Prompt, log_probabilities, sample_reviews
 from bench.worlds.reviews.rater import utility
@@ -25,9 +24,9 @@ def measure(policy: Policy, prompts: Sequence[Prompt], *, reviews: int, position
     """
     generator = generator_for(seed, "facts")
     works = [prompts[i] for i in torch.randint(len(prompts), (reviews,), generator=generator).tolist()]
-    prompt_ids = policy.encode_prompts([work.text for work in works])
+    prompt_ids = policy.encode([work.text for work in works])
     longest = positions - max(map(len, prompt_ids))
-    samples = sample_responses(policy, prompt_ids, max_new_tokens=longest, generator=generator, batch_size=512)
+    samples = policy.sample(prompt_ids, max_new_tokens=longest, generator=generator, batch_size=512)
     return {**_fluency(policy, works, prompt_ids, longest, generator), **_describe(works, samples)}
 
 

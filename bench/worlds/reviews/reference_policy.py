@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from bench.config import ConfigError
+from bench.checked import ConfigError
 from bench.seeding import generator_for
 from bench.worlds.reviews.language import EOS_ID, PAD_ID, VOCABULARY, Prompt, pad_reviews, sample_reviews
 from bench.worlds.reviews.tokenizer import word_tokenizer

@@ -10,7 +10,6 @@ import torch
 from tiny_models import next_token_logprobs
 from tiny_world import moved_copy, sample_pairs
 
-from bench.cells import evaluation as evaluate
 from bench.cells.evaluation import (
     EvaluationSet,
     checkpoint_steps,
@@ -18,16 +17,17 @@ from bench.cells.evaluation import (
     evaluate_held_out,
     evaluate_samples,
     held_out_metrics,
-    kl_of_samples,
 )
 from bench.data.pairs import PairLogProbs
 from bench.losses import LOSSES
 from bench.policies.load import load_policy
+from bench.policies.policy import Policy
+from bench.policies.scoring import sequence_kl
 from bench.records import SAMPLE_COLUMNS
-from gold_rm.reward_model import Standardisation
+from gold_rm.reward_model import Standardization
 
 PROMPTS = [" a b", " c", " d e f", " a"]
-RAW = Standardisation(0.0, 1.0)
+RAW = Standardization(0.0, 1.0)
 
 
 class FixedGold:
@@ -55,13 +55,13 @@ def moved(reference):
 def evaluation_set(reference, prompts, reference_gold):
     held_out = sample_pairs(reference, 8, seed=3)
     texts = [f" r{i}" for i in range(len(prompts))]
-    return EvaluationSet(prompts, reference.encode_prompts(prompts), texts, np.array(reference_gold), held_out)
+    return EvaluationSet(prompts, reference.encode(prompts), texts, np.array(reference_gold), held_out)
 
 
-def run(policy, reference, on=None, *, gold=None, standardisation=RAW, seed=0):
+def run(policy, reference, on=None, *, gold=None, standardization=RAW, seed=0):
     on = on or evaluation_set(reference, PROMPTS * 8, [0.0] * 32)
     return evaluate_samples(
-        policy, reference, gold or FixedGold([0.0] * len(on.prompts)), standardisation, on,
+        policy, reference, gold or FixedGold([0.0] * len(on.prompts)), standardization, on,
         step=3, max_new_tokens=6, batch_size=32, generator=torch.Generator().manual_seed(seed),
     )  # fmt: skip
 
@@ -69,7 +69,7 @@ def run(policy, reference, on=None, *, gold=None, standardisation=RAW, seed=0):
 def test_gold_and_win_rate_by_hand(moved, reference):
     on = evaluation_set(reference, PROMPTS, [0.0, 0.0, 0.0, 3.0])
     gold = FixedGold([1.0, 0.0, 2.0, 5.0])
-    seen = run(moved, reference, on, gold=gold, standardisation=Standardisation(mean=1.0, sd=2.0))
+    seen = run(moved, reference, on, gold=gold, standardization=Standardization(mean=1.0, sd=2.0))
     # (raw − 1) / 2; a tie, a loss, a win, a loss.
     assert seen.samples["gold"].tolist() == [0.0, -0.5, 0.5, 2.0]
     metrics = seen.metrics
@@ -104,7 +104,7 @@ def test_every_metric_is_of_the_same_samples(moved, reference):
 
 def test_kl_of_a_sample_is_the_sum_over_its_prefixes(moved, reference):
     prompts, responses = [[1, 2], [3]], [[4, 5, 0], [2]]
-    exact, k1 = kl_of_samples(moved, reference, prompts, responses, batch_size=2)
+    exact, k1 = sequence_kl(moved, reference, prompts, responses, batch_size=2)
     for row, (prompt, response) in enumerate(zip(prompts, responses, strict=True)):
         kl, ratio = 0.0, 0.0
         for i, token in enumerate(response):
@@ -115,7 +115,7 @@ def test_kl_of_a_sample_is_the_sum_over_its_prefixes(moved, reference):
 
 
 def test_a_copy_of_the_reference_has_no_kl(reference):
-    seen = run(reference.trainable_copy(), reference)
+    seen = run(reference.trainable(), reference)
     assert seen.samples[["kl", "kl_k1"]].abs().to_numpy().max() < 1e-5
     assert seen.warnings == []
 
@@ -126,8 +126,8 @@ def test_a_sampler_that_is_not_the_policy_is_noticed(moved, reference, monkeypat
     def of_the_reference(policy, *args, **kwargs):
         return sample(reference, *args, **kwargs)
 
-    sample = evaluate.sample_responses
-    monkeypatch.setattr(evaluate, "sample_responses", of_the_reference)
+    sample = Policy.sample
+    monkeypatch.setattr(Policy, "sample", of_the_reference)
     (warning,) = run(moved, reference).warnings
     assert warning.startswith("step 3: KL ")
     assert warning.endswith("standard errors apart")
@@ -142,16 +142,14 @@ def test_a_seed_fixes_the_samples(moved, reference):
 
 def test_batch_size_does_not_move_kl_or_held_out_metrics(moved, reference):
     frame = run(moved, reference).samples
-    prompts = reference.encode_prompts(frame["prompt"].tolist())
-    responses = reference.encode_prompts(frame["response"].tolist())
-    whole, pieces = (kl_of_samples(moved, reference, prompts, responses, size) for size in (32, 5))
+    prompts = reference.encode(frame["prompt"].tolist())
+    responses = reference.encode(frame["response"].tolist())
+    whole, pieces = (sequence_kl(moved, reference, prompts, responses, batch_size=size) for size in (32, 5))
     torch.testing.assert_close(whole, pieces, rtol=1e-4, atol=1e-5)
 
     pairs = sample_pairs(reference, 20)
     by_size = [
-        evaluate_held_out(
-            moved.model, pairs, LOSSES["squared"], beta=0.5, length_normalized=normalized, batch_size=size
-        )
+        evaluate_held_out(moved, pairs, LOSSES["squared"], beta=0.5, length_normalized=normalized, batch_size=size)
         for normalized in (False, True)
         for size in (20, 3)
     ]

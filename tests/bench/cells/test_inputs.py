@@ -17,10 +17,10 @@ def inputs_of(tiny_world, tmp_path, **changes):
 def test_the_start_is_what_a_copy_of_the_reference_would_measure(tiny_world, tmp_path):
     inputs, config = inputs_of(tiny_world, tmp_path, seed=1)
     measured = evaluate_samples(
-        inputs.reference.trainable_copy(),
+        inputs.reference.trainable(),
         inputs.reference,
         inputs.gold,
-        inputs.standardisation,
+        inputs.standardization,
         inputs.evaluation,
         step=0,
         max_new_tokens=config.world.max_new_tokens,

@@ -17,7 +17,7 @@ import bench.data.preferences
 import bench.data.reference_samples
 from bench import records
 from bench.cells.run import LOCK_FILE, CellBusy, run_cell
-from bench.config import ConfigError
+from bench.checked import ConfigError
 from bench.losses import LOSSES
 from bench.records import ERROR_FILE, RECORDS_FILE, SAMPLES_FILE, STATUS_FILE, CellStatus, cell_view
 from bench.seeding import generator_for
@@ -233,7 +233,7 @@ def test_a_policy_that_is_not_the_reference_at_step_0_is_an_error(make_cell, mon
 
     def moved(prepared, config):
         loaded = load(prepared, config)
-        copy = loaded.reference.trainable_copy()
+        copy = loaded.reference.trainable()
         with torch.no_grad():
             for parameter in copy.model.parameters():
                 parameter *= 1.05

@@ -13,7 +13,7 @@ from wandb_files import offline_run_files, read_offline_run
 from bench import records
 from bench.cells.run import run_cell
 from bench.cells.tracking import check_login
-from bench.config import ConfigError
+from bench.checked import ConfigError
 from bench.records import RECORDS_FILE
 
 ROOT = Path(__file__).resolve().parents[3]

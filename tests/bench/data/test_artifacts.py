@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.config import fingerprint_of
+from bench.checked import fingerprint_of
 from bench.data.artifacts import MANIFEST_FILE, DamagedArtifact, build_once, verify
 
 INPUTS = {"size": 3, "nested": {"rule": "deterministic"}}

@@ -38,7 +38,7 @@ def logprob(policy, prompt, response):
 @pytest.mark.parametrize("length_normalized", [False, True])
 @torch.no_grad()
 def test_rho_is_the_difference_of_log_ratios(policy, pairs, length_normalized):
-    seen = pair_logprobs(policy.model, pairs, length_normalized=length_normalized)
+    seen = pair_logprobs(policy, pairs, length_normalized=length_normalized)
     chosen = [logprob(policy, *each) for each in zip(PROMPTS, CHOSEN, strict=True)]
     rejected = [logprob(policy, *each) for each in zip(PROMPTS, REJECTED, strict=True)]
     assert seen.logp_chosen.tolist() == pytest.approx(chosen, abs=1e-5)
@@ -50,17 +50,17 @@ def test_rho_is_the_difference_of_log_ratios(policy, pairs, length_normalized):
 
 
 def test_an_empty_response_has_a_finite_gradient(policy, pairs):
-    model = policy.trainable_copy().model
-    pair_logprobs(model, pairs, length_normalized=True).rho.sum().backward()
-    assert all(parameter.grad.isfinite().all() for parameter in model.parameters())
+    trained = policy.trainable()
+    pair_logprobs(trained, pairs, length_normalized=True).rho.sum().backward()
+    assert all(parameter.grad.isfinite().all() for parameter in trained.parameters())
 
 
 @torch.no_grad()
 def test_other_pairs_in_the_batch_do_not_move_a_pair(tiny_world):
     reference = load_policy(tiny_world.policy)
     policy, pairs = moved_copy(reference), sample_pairs(reference, 16)
-    together = pair_logprobs(policy.model, pairs)
-    alone = [pair_logprobs(policy.model, pairs.take(torch.tensor([row]))) for row in range(16)]
+    together = pair_logprobs(policy, pairs)
+    alone = [pair_logprobs(policy, pairs.take(torch.tensor([row]))) for row in range(16)]
     for name in together._fields:
         torch.testing.assert_close(getattr(together, name), torch.cat([getattr(each, name) for each in alone]))
     assert together.rho.abs().median() > 0.1

@@ -21,10 +21,11 @@ from bench.data.preferences import (
     write_preferences,
 )
 from bench.policies.load import load_policy
-from gold_rm.reward_model import Standardisation, load_gold_model
+from bench.policies.policy import Policy
+from gold_rm.reward_model import Standardization, load_gold_model
 
 SIZES = PairsConfig(pool=150, per_cell=50, held_out=20)
-STANDARDISATION = Standardisation(mean=1.5, sd=2.0)
+STANDARDIZATION = Standardization(mean=1.5, sd=2.0)
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +50,7 @@ def write_pool(reference, gold, prompts, tmp_path_factory):
     def write(seed=0):
         directory = tmp_path_factory.mktemp("pool")
         sizes = PairsConfig(**{**vars(SIZES), "seed": seed})
-        sample_pool(reference, gold, STANDARDISATION, prompts, sizes, 6, directory)
+        sample_pool(reference, gold, STANDARDIZATION, prompts, sizes, 6, directory)
         return directory
 
     return write
@@ -79,7 +80,7 @@ def test_the_pool_takes_every_prompt_of_its_split_equally_often(pool, prompts):
     assert pool["pair_id"].tolist() == list(range(170))
 
 
-def test_gold_scores_are_of_the_whole_text_and_standardised(pool, gold):
+def test_gold_scores_are_of_the_whole_text_and_standardized(pool, gold):
     for side in ("a", "b"):
         raw = gold.score(pool["prompt"].tolist(), pool[f"text_{side}"].tolist()).double().numpy()
         np.testing.assert_allclose(pool[f"gold_{side}"], (raw - 1.5) / 2.0, rtol=1e-6, atol=1e-6)
@@ -100,9 +101,7 @@ def test_reference_log_probs_keep_their_rows_and_are_never_non_finite(reference,
     together = reference_logprobs(reference, prompts, responses)
     alone = [reference_logprobs(reference, [p], [r]) for p, r in zip(prompts, responses, strict=True)]
     torch.testing.assert_close(together, torch.cat(alone))
-    monkeypatch.setattr(
-        "bench.data.preferences.response_logprobs", lambda model, batch: torch.tensor([0.0, float("nan"), -1.0])
-    )
+    monkeypatch.setattr(Policy, "logprobs", lambda *_: torch.tensor([0.0, float("nan"), -1.0]))
     with pytest.raises(ValueError, match=r"π_ref gives response 0 of 3 the log-prob nan"):
         reference_logprobs(reference, prompts, responses)
 

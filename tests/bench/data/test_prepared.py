@@ -9,7 +9,7 @@ from tiny_world import WORDS, write_gold
 
 from bench.cells import inputs
 from bench.cells.inputs import load_inputs
-from bench.config import ConfigError
+from bench.checked import ConfigError
 from bench.data.artifacts import DamagedArtifact
 from bench.data.prepared import prepare, prepare_cells
 from bench.records import REFERENCE_COLUMNS

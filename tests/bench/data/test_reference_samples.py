@@ -1,9 +1,9 @@
-"""π_ref's own samples: one row per prompt and sample, standardised to mean 0 and SD 1."""
+"""π_ref's own samples: one row per prompt and sample, standardized to mean 0 and SD 1."""
 
 import pandas as pd
 import pytest
 
-from bench.data.reference_samples import load_reference, load_standardisation, sample_reference
+from bench.data.reference_samples import load_reference, load_standardization, sample_reference
 from bench.policies.load import load_policy
 from bench.records import REFERENCE_COLUMNS
 from gold_rm.reward_model import load_gold_model
@@ -27,16 +27,16 @@ def write(tiny_world, gold, tmp_path_factory):
     return write
 
 
-def test_rows_and_standardisation(write, gold):
+def test_rows_and_standardization(write, gold):
     directory = write()
-    frame, standardisation = load_reference(directory), load_standardisation(directory)
+    frame, standardization = load_reference(directory), load_standardization(directory)
     assert tuple(frame.columns) == REFERENCE_COLUMNS
     assert frame["prompt"].tolist() == [prompt for prompt in PROMPTS for _ in range(20)]
     assert frame[["prompt_id", "sample_id"]].apply(tuple, axis=1).tolist() == [
         (prompt, sample) for prompt in range(3) for sample in range(20)
     ]
     raw = gold.score(frame["prompt"].tolist(), frame["response"].tolist()).double().numpy()
-    assert (standardisation.mean, standardisation.sd) == pytest.approx((raw.mean(), raw.std(ddof=1)))
+    assert (standardization.mean, standardization.sd) == pytest.approx((raw.mean(), raw.std(ddof=1)))
     assert (frame["gold"].mean(), frame["gold"].std()) == pytest.approx((0, 1), abs=1e-6)
     words = frame["response"].str.split().str.len()
     assert (frame["length"] - words).isin([0, 1]).all(), "tokens, EOS included where there is one"

@@ -29,13 +29,13 @@ def pairs(reference):
     return sample_pairs(reference, 20)
 
 
-def gradient_of(model):
+def gradient_of(policy):
     """The whole parameter vector's gradient."""
-    return torch.cat([parameter.grad.flatten() for parameter in model.parameters()])
+    return torch.cat([parameter.grad.flatten() for parameter in policy.parameters()])
 
 
-def weights_of(model):
-    return torch.cat([parameter.detach().flatten() for parameter in model.parameters()])
+def weights_of(policy):
+    return torch.cat([parameter.detach().flatten() for parameter in policy.parameters()])
 
 
 def optim(**changes):
@@ -48,13 +48,13 @@ def generator(seed=0):
 
 @pytest.mark.parametrize("name", LOSSES)
 def test_at_the_reference_the_loss_is_f_of_0_and_the_gradient_is_beta_slope_times_that_of_rho(reference, pairs, name):
-    loss, model = LOSSES[name], reference.trainable_copy().model
-    value, norm = accumulate_gradient(model, pairs, Objective(loss.fn, BETA), SETTINGS)
+    loss, policy = LOSSES[name], reference.trainable()
+    value, norm = accumulate_gradient(policy, pairs, Objective(loss.fn, BETA), SETTINGS)
     assert value.item() == pytest.approx(loss.value_at_zero, abs=1e-5)
-    seen = gradient_of(model)
-    model.zero_grad()
-    pair_logprobs(model, pairs).rho.mean().backward()
-    torch.testing.assert_close(seen, BETA * loss.slope_at_zero * gradient_of(model), rtol=1e-4, atol=1e-6)
+    seen = gradient_of(policy)
+    policy.zero_grad()
+    pair_logprobs(policy, pairs).rho.mean().backward()
+    torch.testing.assert_close(seen, BETA * loss.slope_at_zero * gradient_of(policy), rtol=1e-4, atol=1e-6)
     assert norm.item() == pytest.approx(seen.norm().item(), rel=1e-5)
 
 
@@ -65,21 +65,21 @@ def test_micro_batches_sum_to_the_batch(reference, pairs, size, length_normalize
     results = []
     for micro in (None, size):
         objective = Objective(LOSSES["squared"].fn, BETA, length_normalized)
-        value, norm = accumulate_gradient(policy.model, pairs, objective, optim(micro_batch_pairs=micro))
-        results.append((gradient_of(policy.model) / norm, value, norm))
+        value, norm = accumulate_gradient(policy, pairs, objective, optim(micro_batch_pairs=micro))
+        results.append((gradient_of(policy) / norm, value, norm))
     whole, pieces = results
     assert (whole[0] - pieces[0]).abs().max() < 1e-6
     torch.testing.assert_close(whole[1:], pieces[1:], rtol=1e-5, atol=0)
 
 
 def test_a_gradient_longer_than_the_clip_is_shortened_and_reported_as_it_was(reference, pairs):
-    model = moved_copy(reference).model
+    policy = moved_copy(reference)
     objective = Objective(LOSSES["squared"].fn, BETA)
-    _, free_norm = accumulate_gradient(model, pairs, objective, SETTINGS)
-    free = gradient_of(model)
-    _, norm = accumulate_gradient(model, pairs, objective, optim(clip_norm=0.5))
+    _, free_norm = accumulate_gradient(policy, pairs, objective, SETTINGS)
+    free = gradient_of(policy)
+    _, norm = accumulate_gradient(policy, pairs, objective, optim(clip_norm=0.5))
     assert norm == free_norm == pytest.approx(free.norm().item(), rel=1e-5)
-    torch.testing.assert_close(gradient_of(model), 0.5 * free / free.norm(), rtol=1e-4, atol=1e-7)
+    torch.testing.assert_close(gradient_of(policy), 0.5 * free / free.norm(), rtol=1e-4, atol=1e-7)
 
 
 class SpyAdamW(torch.optim.AdamW):
@@ -109,7 +109,7 @@ def test_optimiser_schedule_and_order_do_not_depend_on_the_loss(reference, pairs
             seen.append(len(z))
             return loss.fn(z)
 
-        list(train(reference.trainable_copy().model, pairs, Objective(fn, BETA), SETTINGS, generator=generator()))
+        list(train(reference.trainable(), pairs, Objective(fn, BETA), SETTINGS, generator=generator()))
     first, *others = SpyAdamW.seen
     assert len(others) == len(LOSSES) - 1
     assert all(other == first for other in others)
@@ -122,44 +122,44 @@ def test_optimiser_schedule_and_order_do_not_depend_on_the_loss(reference, pairs
 
 def test_the_first_step_is_adams(reference, pairs):
     """Bias-corrected Adam's first step is −lr · g / (|g| + ε); warm-up makes lr a quarter."""
-    model = reference.trainable_copy().model
-    before = weights_of(model)
+    policy = reference.trainable()
+    before = weights_of(policy)
     objective = Objective(LOSSES["logistic"].fn, BETA)
     batch = pairs.take(next(shuffled_batches(len(pairs), 8, generator())))
-    probe = reference.trainable_copy().model
+    probe = reference.trainable()
     accumulate_gradient(probe, batch, objective, SETTINGS)
     gradient = gradient_of(probe)
-    next(iter(train(model, pairs, objective, SETTINGS, generator=generator())))
+    next(iter(train(policy, pairs, objective, SETTINGS, generator=generator())))
     expected = -0.25e-3 * gradient / (gradient.abs() + 1e-8)
-    torch.testing.assert_close(weights_of(model) - before, expected, rtol=1e-2, atol=1e-6)
+    torch.testing.assert_close(weights_of(policy) - before, expected, rtol=1e-2, atol=1e-6)
 
 
 @pytest.mark.parametrize("name", LOSSES)
 def test_a_step_lowers_the_loss_on_its_batch(reference, pairs, name):
-    loss, model = LOSSES[name], moved_copy(reference, size=0.05).model
+    loss, policy = LOSSES[name], moved_copy(reference, size=0.05)
     objective = Objective(loss.fn, BETA)
     settings = optim(batch_pairs=len(pairs), steps=1, warmup_steps=0)
-    (first,) = train(model, pairs, objective, settings, generator=generator())
-    after, _ = accumulate_gradient(model, pairs, objective, settings)
+    (first,) = train(policy, pairs, objective, settings, generator=generator())
+    after, _ = accumulate_gradient(policy, pairs, objective, settings)
     assert after.item() < first.loss - 1e-4
 
 
 def test_dropout_is_off(tmp_path, pairs):
     """π_ref was scored without it, and at step 0 the policy has to be π_ref (PITFALLS 13)."""
-    policy = tiny_policy(tmp_path, dropout=0.5, words=("<eos>", *map(str, range(8)))).trainable_copy()
+    policy = tiny_policy(tmp_path, dropout=0.5, words=("<eos>", *map(str, range(8)))).trainable()
     objective = Objective(LOSSES["logistic"].fn, BETA)
-    values = [accumulate_gradient(policy.model, pairs, objective, SETTINGS)[0] for _ in range(2)]
+    values = [accumulate_gradient(policy, pairs, objective, SETTINGS)[0] for _ in range(2)]
     assert values[0] == values[1]
-    list(train(policy.model, pairs, objective, SETTINGS, generator=generator()))
+    list(train(policy, pairs, objective, SETTINGS, generator=generator()))
     assert not any(module.training for module in policy.model.modules())
 
 
 def test_the_same_seed_trains_the_same_weights_and_another_order_does_not(reference, pairs):
     def trained(seed):
-        model = reference.trainable_copy().model
-        metrics = list(train(model, pairs, Objective(LOSSES["hinge"].fn, BETA), SETTINGS, generator=generator(seed)))
+        policy = reference.trainable()
+        metrics = list(train(policy, pairs, Objective(LOSSES["hinge"].fn, BETA), SETTINGS, generator=generator(seed)))
         assert [each.step for each in metrics] == [1, 2, 3, 4, 5, 6]
-        return weights_of(model)
+        return weights_of(policy)
 
     assert torch.equal(trained(0), trained(0))
     assert not torch.equal(trained(0), trained(1))
@@ -172,18 +172,18 @@ def test_the_same_seed_trains_the_same_weights_and_another_order_does_not(refere
      (lambda z: (z - z.detach()).sqrt(), "loss 0, gradient norm nan")],
 )  # fmt: skip
 def test_a_loss_that_is_not_finite_ends_training_before_its_update(reference, pairs, poison, value):
-    model, calls = reference.trainable_copy().model, []
+    policy, calls = reference.trainable(), []
 
     def fn(z):
         calls.append(len(z))
         return LOSSES["logistic"].fn(z) if len(calls) < 3 else poison(z)
 
-    steps = train(model, pairs, Objective(fn, BETA), SETTINGS, generator=generator())
+    steps = train(policy, pairs, Objective(fn, BETA), SETTINGS, generator=generator())
     list(islice(steps, 2))
-    before = copy.deepcopy(weights_of(model))
+    before = copy.deepcopy(weights_of(policy))
     with pytest.raises(NonFiniteLoss, match=f"^step 3: {value}"):
         next(steps)
-    assert torch.equal(weights_of(model), before)
+    assert torch.equal(weights_of(policy), before)
     assert before.isfinite().all()
 
 

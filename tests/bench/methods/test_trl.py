@@ -21,7 +21,7 @@ from bench.losses import LOSSES
 from bench.methods.offline import Objective, accumulate_gradient
 from bench.policies.load import load_policy
 from bench.worlds import EVAL
-from gold_rm.reward_model import Standardisation, load_gold_model
+from gold_rm.reward_model import Standardization, load_gold_model
 
 # Warnings of TRL, datasets and accelerate are theirs.
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -41,7 +41,7 @@ def preferences(tiny_world, reference, tmp_path_factory):
     directory, pool = tmp_path_factory.mktemp("preferences"), tmp_path_factory.mktemp("pool")
     prompts = pd.read_parquet(tiny_world.prompts).groupby("split")["prompt"].agg(list)
     sample_pool(
-        reference, load_gold_model(tiny_world.gold), Standardisation(0.0, 1.0),
+        reference, load_gold_model(tiny_world.gold), Standardization(0.0, 1.0),
         {TRAIN: prompts[TRAIN], EVAL: prompts[EVAL]}, PairsConfig(pool=40, per_cell=20, held_out=4), 6, pool,
     )  # fmt: skip
     write_preferences(pool, LabelsConfig(), 0, directory)
@@ -67,7 +67,7 @@ def make_trainer(reference, preferences, tmp_path_factory):
             logging_strategy="no", save_strategy="no",
         )  # fmt: skip
         return DPOTrainer(
-            policy.model, ref_model=reference.trainable_copy().model, args=config,
+            policy.model, ref_model=reference.trainable().model, args=config,
             train_dataset=rows.filter(lambda row: row["split"] == TRAIN), processing_class=policy.tokenizer,
         )  # fmt: skip
 
@@ -87,7 +87,7 @@ def gradient_of(model):
 def test_gradient_of_all_parameters(
     reference, preferences, make_trainer, moved, loss_type, name, beta, length_normalized, factor
 ):
-    policy = moved_copy(reference) if moved else reference.trainable_copy()
+    policy = moved_copy(reference) if moved else reference.trainable()
     trainer = make_trainer(loss_type, policy)
     # TRL ends every response with EOS, also those that were cut: only those that ended by themselves compare.
     rows = pd.read_parquet(preferences / PAIRS_FILE).query("split == 'train'").reset_index()
@@ -100,7 +100,7 @@ def test_gradient_of_all_parameters(
 
     pairs = load_pairs(preferences, TRAIN, pad_id=reference.pad_id).take(torch.tensor(ended))
     objective = Objective(LOSSES[name].fn, beta, length_normalized)
-    ours, _ = accumulate_gradient(policy.model, pairs, objective, UNCLIPPED)
+    ours, _ = accumulate_gradient(policy, pairs, objective, UNCLIPPED)
     assert factor * ours.item() == pytest.approx(theirs.item(), rel=1e-5)
     scale = their_gradient.abs().max()
     assert scale > 0.01
@@ -108,7 +108,7 @@ def test_gradient_of_all_parameters(
 
 
 def test_trl_trains_on_the_parquet_and_tokenises_it_as_we_did(reference, preferences, make_trainer):
-    trainer = make_trainer("sigmoid", reference.trainable_copy())
+    trainer = make_trainer("sigmoid", reference.trainable())
     ours = pd.read_parquet(preferences / PAIRS_FILE).query("split == 'train'")
     assert len(trainer.train_dataset) == len(ours)
     for theirs, row in zip(trainer.train_dataset, ours.itertuples(), strict=True):

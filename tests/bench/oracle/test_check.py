@@ -11,9 +11,9 @@ from rich.console import Console
 
 from bench.cells.inputs import load_inputs
 from bench.cells.run import run_cell
+from bench.checked import ConfigError
 from bench.config import (
     CellConfig,
-    ConfigError,
     EvaluationConfig,
     LabelsConfig,
     OptimConfig,
@@ -75,16 +75,16 @@ def test_records_are_estimates_of_exact_values(sweep, index):
     config = sweep[index].config
     prepared = prepare(config)
     inputs = load_inputs(prepared, config)
-    policy = inputs.reference.trainable_copy()
+    policy = inputs.reference.trainable()
     objective = Objective(resolve_loss(config.loss).fn, config.beta)
     order = generator_for(config.seed, "order")
-    losses = [step.loss for step in train(policy.model, inputs.train, objective, config.optim, generator=order)]
+    losses = [step.loss for step in train(policy, inputs.train, objective, config.optim, generator=order)]
     record = last_record(sweep[index])
     assert np.mean(losses[60:]) == pytest.approx(record["train_loss"], rel=1e-5)
 
     world = oracle_check.load_exact_world(config, prepared)
     with torch.no_grad():
-        log_policy = world.logprobs(policy.model)
+        log_policy = world.logprobs(policy)
     pairs = pair_probabilities(world, config.labels)
     log_ratio = log_policy - world.log_reference
     rho = log_ratio[:, :, None] - log_ratio[:, None, :]

@@ -7,14 +7,14 @@ import torch
 from oracle_worlds import SMALL, build_small_world
 from scipy import stats
 
-from bench.cells.evaluation import EvaluationSet, evaluate_samples, held_out_metrics, kl_of_samples
+from bench.cells.evaluation import EvaluationSet, evaluate_samples, held_out_metrics
 from bench.config import LabelsConfig, OptimConfig, PairsConfig
 from bench.data.pairs import load_pairs, pair_logprobs
 from bench.data.preferences import TRAIN, sample_pool, write_preferences
 from bench.losses import LOSSES
 from bench.methods.offline import Objective, accumulate_gradient
 from bench.oracle.population import pair_probabilities, population_gradient, population_loss
-from bench.policies.sampling import sample_responses
+from bench.policies.scoring import sequence_kl
 
 REPETITIONS, SAMPLES = 400, 64
 PAIRS, BETA = 6400, 0.7
@@ -38,9 +38,8 @@ def samples(small):
     policy, context = small.moved(), small.world.contexts[0]
     prompts = [context] * (REPETITIONS * SAMPLES)
     draw = torch.Generator().manual_seed(0)
-    responses = sample_responses(policy, prompts, max_new_tokens=SMALL.length, generator=draw, batch_size=8192)
-    with torch.no_grad():
-        kl = kl_of_samples(policy, small.policy, prompts, responses, 8192)
+    responses = policy.sample(prompts, max_new_tokens=SMALL.length, generator=draw, batch_size=8192)
+    kl = sequence_kl(policy, small.policy, prompts, responses, batch_size=8192)
     # Every response has one gold score: looked up, not scored 25,600 times.
     index = {tuple(response): i for i, response in enumerate(small.world.responses)}
     gold = small.world.gold[0][[index[tuple(response)] for response in responses]]
@@ -72,12 +71,12 @@ def test_rao_blackwell_halves_the_noise_of_the_sampled_log_ratio(samples):
 def test_evaluation_of_many_prompts_agrees_with_exact_values(small):
     """Standard errors over prompts of several contexts count the spread between contexts too: never too small."""
     prompts = small.prompts * 100
-    ids = small.policy.encode_prompts(prompts)
+    ids = small.policy.encode(prompts)
     pairs = None  # held-out pairs are not looked at here
     on = EvaluationSet(prompts, ids, [""] * len(ids), np.zeros(len(ids)), pairs)
     log_policy = small.moved_logprobs()
     result = evaluate_samples(
-        small.moved(), small.policy, small.gold, small.standardisation, on,
+        small.moved(), small.policy, small.gold, small.standardization, on,
         step=1, max_new_tokens=SMALL.length, batch_size=512, generator=torch.Generator().manual_seed(3),
     )  # fmt: skip
     exact = {
@@ -103,7 +102,7 @@ def preferences(request, small, tmp_path_factory):
         (root / name).mkdir()
     sizes = PairsConfig(pool=PAIRS, per_cell=PAIRS, held_out=16)
     prompts = {"train": small.prompts, "eval": small.prompts}
-    sample_pool(small.policy, small.gold, small.standardisation, prompts, sizes, SMALL.length, root / "pool")
+    sample_pool(small.policy, small.gold, small.standardization, prompts, sizes, SMALL.length, root / "pool")
     write_preferences(root / "pool", labels, 0, root / "labelled")
     return load_pairs(root / "labelled", TRAIN, pad_id=small.policy.pad_id), pair_probabilities(small.world, labels)
 
@@ -113,7 +112,7 @@ def test_held_out_quantities_are_means_over_the_exact_pair_probabilities(small, 
     pairs, probability = preferences
     log_ratio = small.moved_logprobs() - small.world.log_reference
     with torch.no_grad():
-        on_pairs = pair_logprobs(small.moved().model, pairs)
+        on_pairs = pair_logprobs(small.moved(), pairs)
     metrics = held_out_metrics(on_pairs, loss, BETA)
     rho = log_ratio[:, :, None] - log_ratio[:, None, :]
     per_pair = {
@@ -135,7 +134,7 @@ def test_intervals_over_held_out_pairs_cover(small, preferences):
     log_ratio = small.moved_logprobs() - small.world.log_reference
     exact = float(population_loss(log_ratio, probability, LOSSES["logistic"], BETA))
     with torch.no_grad():
-        values = LOSSES["logistic"].fn(BETA * pair_logprobs(small.moved().model, pairs).rho).double().numpy()
+        values = LOSSES["logistic"].fn(BETA * pair_logprobs(small.moved(), pairs).rho).double().numpy()
     repeated = values[: len(values) // 32 * 32].reshape(-1, 32)
     se = repeated.std(axis=1, ddof=1) / 32**0.5
     # About 110 repetitions: 95 % within ±6 %. A standard error wrong by √2 would give 84 % or 99.5 %.
@@ -147,14 +146,14 @@ def test_intervals_over_held_out_pairs_cover(small, preferences):
 def test_minibatch_gradients_average_to_the_exact_gradient(small, preferences, loss):
     pairs, probability = preferences
     policy = small.moved()
-    exact = population_gradient(policy.model, small.world, probability, loss, BETA)
+    exact = population_gradient(policy, small.world, probability, loss, BETA)
     objective, optim = Objective(loss.fn, BETA), OptimConfig(clip_norm=1e9)
     batches = []
     for rows in torch.arange(len(pairs) // 128 * 128).split(128):
-        accumulate_gradient(policy.model, pairs.take(rows), objective, optim)
-        batches.append(torch.cat([p.grad.flatten() for p in policy.model.parameters()]).double())
+        accumulate_gradient(policy, pairs.take(rows), objective, optim)
+        batches.append(torch.cat([p.grad.flatten() for p in policy.parameters()]).double())
     sampled = torch.stack(batches)
-    expected = torch.cat([gradient.flatten() for gradient in exact.values()]).double()
+    expected = torch.cat([gradient.flatten() for gradient in exact]).double()
     # float32 rounding of the sums is below a thousandth of the gradient's size.
     se = sampled.std(0) / len(sampled) ** 0.5 + 1e-4 * expected.abs().max()
     z = (sampled.mean(0) - expected) / se
@@ -167,16 +166,17 @@ def test_minibatch_gradients_average_to_the_exact_gradient(small, preferences, l
 
 def test_exact_gradient_is_that_of_finite_differences(small, preferences):
     _, probability = preferences
-    model = small.moved().model
+    policy = small.moved()
     loss = LOSSES["squared"]
 
     @torch.no_grad()
     def value():
-        return float(population_loss(small.world.logprobs(model) - small.world.log_reference, probability, loss, BETA))
+        return float(population_loss(small.world.logprobs(policy) - small.world.log_reference, probability, loss, BETA))
 
-    gradients = population_gradient(model, small.world, probability, loss, BETA)
+    gradients = population_gradient(policy, small.world, probability, loss, BETA)
+    parameters = dict(zip(policy.state_dict(), zip(policy.parameters(), gradients, strict=True), strict=True))
     for name in ("transformer.wte.weight", "transformer.h.0.attn.c_attn.weight", "transformer.ln_f.bias"):
-        parameter, gradient = model.get_parameter(name), gradients[name]
+        parameter, gradient = parameters[name]
         direction = gradient / gradient.norm()
         step = 1e-2
         with torch.no_grad():

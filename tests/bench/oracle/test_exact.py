@@ -9,7 +9,7 @@ from scipy.special import softmax
 from scipy.stats import chisquare, entropy
 from tiny_models import enumerate_responses as enumerate_one_by_one
 
-from bench.config import ConfigError
+from bench.checked import ConfigError
 from bench.data.artifacts import build_once
 from bench.oracle.exact import (
     ExactWorld,
@@ -21,8 +21,7 @@ from bench.oracle.exact import (
     tilted_frontier,
 )
 from bench.policies.load import load_policy
-from bench.policies.logprobs import response_logprobs
-from bench.policies.sampling import sample_responses
+from bench.policies.scoring import response_logprobs
 from bench.policies.tokens import collate
 from bench.worlds import oracle, read_world
 from gold_rm.reward_model import load_gold_model
@@ -54,7 +53,7 @@ def test_texts_differ_and_gold_is_their_score(small):
     assert len(set(small.world.texts)) == len(small.world.responses)
     prompt = small.prompts[1]  # of the second context
     raw = small.gold.score([prompt] * len(small.world.texts), small.world.texts)
-    np.testing.assert_allclose(small.world.gold[1], small.standardisation.apply(raw).double(), atol=1e-5)
+    np.testing.assert_allclose(small.world.gold[1], small.standardization.apply(raw).double(), atol=1e-5)
 
 
 def test_exact_kl_and_gold_are_sums_over_responses(small):
@@ -95,7 +94,7 @@ def test_frontier_rises_with_slope_equal_to_the_temperature(small):
 
 def test_prompts_that_are_the_same_tokens_are_one_context_weighted_by_its_share(small):
     prompts = [small.prompts[0]] * 3 + [small.prompts[1]]
-    world = exact_world(small.policy, small.gold, small.standardisation, prompts, SMALL.length)
+    world = exact_world(small.policy, small.gold, small.standardization, prompts, SMALL.length)
     assert world.context_share.tolist() == [0.75, 0.25]
     assert world.mean(torch.tensor([1.0, 5.0], dtype=torch.float64)) == 2.0
 
@@ -104,13 +103,13 @@ def test_samples_follow_the_enumerated_distribution(small):
     """Generation without a cache (tabular) and with one (transformer), left-padded prompts of unequal length."""
     draws = 6000
     prompts = [small.world.contexts[0], [1, *small.world.contexts[0]]] * draws
-    sampled = sample_responses(
-        small.policy, prompts, max_new_tokens=SMALL.length - 1, generator=torch.Generator().manual_seed(0),
+    sampled = small.policy.sample(
+        prompts, max_new_tokens=SMALL.length - 1, generator=torch.Generator().manual_seed(0),
         batch_size=4000,
     )[::2]  # fmt: skip
     space = enumerate_responses(SMALL.tokens, small.policy.eos_id, SMALL.length - 1)
     batch = collate([small.world.contexts[0]] * len(space), space, pad_id=0)
-    expected = response_logprobs(small.policy.model, batch).double().exp().numpy()
+    expected = response_logprobs(small.policy, batch).double().exp().numpy()
     counts = np.array([sum(map(response.__eq__, sampled)) for response in space])
     assert chisquare(counts, draws * expected / expected.sum()).pvalue > 1e-3
 
@@ -139,7 +138,7 @@ def test_both_splits_hold_the_same_contexts_under_distinct_prompts(tmp_path):
     world = read_world(tmp_path)
     policy, gold = load_policy(world.policy_dir), load_gold_model(world.gold_dir)
     assert len({*world.train_prompts, *world.eval_prompts}) == 2 * SMALL.prompts
-    contexts = [policy.encode_prompts(prompts) for prompts in (world.train_prompts, world.eval_prompts)]
+    contexts = [policy.encode(prompts) for prompts in (world.train_prompts, world.eval_prompts)]
     assert contexts[0] == contexts[1]
     assert len(set(map(tuple, contexts[0]))) == SMALL.contexts
     scores = [gold.score(prompts, [" a"] * SMALL.prompts) for prompts in (world.train_prompts, world.eval_prompts)]

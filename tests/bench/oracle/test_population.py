@@ -88,13 +88,13 @@ def test_a_trained_tabular_policy_reaches_the_optimum(small, noisy, loss):
     beta = 0.5
     optimum = tilted(small.world, implicit_reward(noisy, loss), beta)
     lowest = float(population_loss(optimum - small.world.log_reference, noisy, loss, beta))
-    policy = small.policy.trainable_copy()
-    optimizer = torch.optim.Adam(policy.model.parameters(), lr=0.05)
+    policy = small.policy.trainable()
+    optimizer = torch.optim.Adam(policy.parameters(), lr=0.05)
     steps = 600
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     for _ in range(steps):
         optimizer.zero_grad()
-        trained = small.world.logprobs(policy.model)
+        trained = small.world.logprobs(policy)
         value = population_loss(trained - small.world.log_reference, noisy, loss, beta)
         value.backward()
         optimizer.step()

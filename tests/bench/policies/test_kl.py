@@ -5,24 +5,24 @@ are enumerated token by token, unpadded and without cache.
 """
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
-from tiny_models import ARCHITECTURES, enumerate_responses, tiny_policy
+from tiny_models import ARCHITECTURES, WITHOUT_SEPARATE_HEAD, enumerate_responses, tiny_policy
 
-from bench.policies.kl import SequenceKL, disagreement_in_se, sequence_kl
-from bench.policies.load import Policy
-from bench.policies.logprobs import NextTokenLogits, next_token_logits
-from bench.policies.sampling import sample_responses
-from bench.policies.tokens import TokenIds, collate
+from bench.policies.kl import SequenceKL, disagreement_in_se, position_kl_
+from bench.policies.policy import Policy
+from bench.policies.scoring import sequence_kl
+from bench.policies.tokens import TokenIds
 
 PROMPTS = [[1], [1, 2, 3]]
 MAX_NEW_TOKENS = 3
 PAD = 2  # an ordinary word: nothing may be read off the token that fills a batch
 
 
-@pytest.fixture(scope="module", params=ARCHITECTURES)
+@pytest.fixture(scope="module", params=(*ARCHITECTURES, WITHOUT_SEPARATE_HEAD[0]))
 def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Policy, Policy]:
     root = tmp_path_factory.mktemp(request.param)
     return tuple(tiny_policy(root / str(seed), request.param, seed=seed) for seed in (0, 1))
@@ -31,9 +31,8 @@ def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 def estimate(
     pair: tuple[Policy, Policy], prompts: list[TokenIds], responses: list[TokenIds], pad: int = PAD
 ) -> SequenceKL:
-    batch = collate(prompts, responses, pad_id=pad)
-    with torch.no_grad():
-        return sequence_kl(*(next_token_logits(policy.model, batch) for policy in pair))
+    policy, reference = (replace(each, pad_id=pad) for each in pair)
+    return sequence_kl(policy, reference, prompts, responses)
 
 
 def exact_kl(first: dict[tuple[int, ...], float], second: dict[tuple[int, ...], float]) -> float:
@@ -57,8 +56,8 @@ def test_means_over_samples_lie_within_their_standard_errors(pair):
     for prompt in PROMPTS:
         kl = exact_kl(*(enumerate_responses(model, prompt, MAX_NEW_TOKENS) for model in pair))
         prompts = [prompt] * 1500
-        responses = sample_responses(
-            pair[0], prompts, max_new_tokens=MAX_NEW_TOKENS, generator=torch.Generator().manual_seed(3), batch_size=1500
+        responses = pair[0].sample(
+            prompts, max_new_tokens=MAX_NEW_TOKENS, generator=torch.Generator().manual_seed(3), batch_size=1500
         )
         estimates = estimate(pair, prompts, responses)
         for estimator in estimates:
@@ -68,8 +67,8 @@ def test_means_over_samples_lie_within_their_standard_errors(pair):
         assert (estimates.exact_per_position >= -1e-6).all()
         assert disagreement_in_se(estimates.exact_per_position, estimates.k1) < 4
         # Samples of π_ref instead: the two no longer agree, and that is noticed.
-        stale = sample_responses(
-            pair[1], prompts, max_new_tokens=MAX_NEW_TOKENS, generator=torch.Generator().manual_seed(3), batch_size=1500
+        stale = pair[1].sample(
+            prompts, max_new_tokens=MAX_NEW_TOKENS, generator=torch.Generator().manual_seed(3), batch_size=1500
         )
         assert disagreement_in_se(*estimate(pair, prompts, stale)) > 4
 
@@ -91,20 +90,18 @@ def test_padding_and_what_it_is_padded_with_do_not_count(pair):
 
 
 def logits_of(probabilities: list[list[float]]) -> torch.Tensor:
-    return torch.tensor([probabilities]).log()
+    return torch.tensor(probabilities).log()
 
 
 def test_worked_example_by_hand():
-    """Prompt of two tokens, response of one token and EOS, one padded position; only the middle two count."""
-    policy = logits_of([[0.9, 0.1], [0.5, 0.5], [0.8, 0.2], [0.9, 0.1]])
-    reference = logits_of([[0.1, 0.9], [0.25, 0.75], [0.5, 0.5], [0.1, 0.9]])
-    targets = torch.tensor([[1, 1, 0, 0]])  # EOS is 0 and so is the padding
-    mask = torch.tensor([[False, True, True, False]])
-    estimates = sequence_kl(NextTokenLogits(policy, targets, mask), NextTokenLogits(reference, targets, mask))
+    """A response of one token and EOS."""
+    policy = logits_of([[0.5, 0.5], [0.8, 0.2]])
+    reference = logits_of([[0.25, 0.75], [0.5, 0.5]])
+    kl, log_ratio = position_kl_(policy + 3, reference - 1, torch.tensor([1, 0]))  # a constant per position cancels
     first = 0.5 * math.log(2) + 0.5 * math.log(2 / 3)
     eos = 0.8 * math.log(1.6) + 0.2 * math.log(0.4)
-    assert estimates.exact_per_position.item() == pytest.approx(first + eos, abs=1e-6)
-    assert estimates.k1.item() == pytest.approx(math.log(0.5 / 0.75) + math.log(0.8 / 0.5), abs=1e-6)
+    assert kl.tolist() == pytest.approx([first, eos], abs=1e-6)
+    assert log_ratio.tolist() == pytest.approx([math.log(0.5 / 0.75), math.log(0.8 / 0.5)], abs=1e-6)
 
 
 def test_disagreement_is_counted_in_standard_errors_of_the_paired_difference():
@@ -116,12 +113,12 @@ def test_disagreement_is_counted_in_standard_errors_of_the_paired_difference():
 
 def test_rounding_near_zero_is_no_disagreement(pair):
     """After one small update both estimates are rounding noise, whose bias may be many of its own errors."""
-    near = pair[0].trainable_copy()
+    near = pair[0].trainable()
     with torch.no_grad():
-        for parameter in near.model.parameters():
+        for parameter in near.parameters():
             parameter.mul_(1 + 1e-7)
-    responses = sample_responses(
-        near, [[1]] * 512, max_new_tokens=MAX_NEW_TOKENS, generator=torch.Generator().manual_seed(0), batch_size=512
+    responses = near.sample(
+        [[1]] * 512, max_new_tokens=MAX_NEW_TOKENS, generator=torch.Generator().manual_seed(0), batch_size=512
     )
     estimates = estimate((near, pair[0]), [[1]] * 512, responses)
     assert estimates.k1.abs().max() < 1e-4

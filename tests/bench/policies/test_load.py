@@ -21,9 +21,9 @@ from transformers import (
     T5ForConditionalGeneration,
 )
 
-from bench.config import ConfigError
+from bench.checked import ConfigError
 from bench.policies.load import cached_policy, load_policy, resolve_device
-from bench.policies.logprobs import response_logprobs
+from bench.policies.scoring import response_logprobs
 from bench.policies.tokens import collate
 
 SIZES = {"hidden_size": 8, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
@@ -35,9 +35,17 @@ def test_weights_and_texts_survive_the_round_trip(tmp_path, architecture):
     original = random_model(architecture, vocabulary=len(WORDS), positions=16, seed=3).eval()
     ids = torch.tensor([[1, 2, 3]])
     torch.testing.assert_close(policy.model(input_ids=ids).logits, original(input_ids=ids).logits)
-    assert policy.encode_prompts(["p a", "p b b"]) == [[1, 2], [1, 3, 3]]
-    assert policy.decode_responses([[2, 3, 0], [3], [0], []]) == [" a b", " b", "", ""]
+    assert policy.encode(["p a", "p b b"]) == [[1, 2], [1, 3, 3]]
+    assert policy.decode([[2, 3, 0], [3], [0], []]) == [" a b", " b", "", ""]
     assert policy.context_length == 16
+
+
+def test_a_limit_of_logits_is_kept_and_one_below_1_refused(tmp_path):
+    write_policy(tmp_path)
+    assert load_policy(tmp_path).logits_mib is None
+    assert load_policy(tmp_path, logits_mib=3).trainable().logits_mib == 3
+    with pytest.raises(ConfigError, match="logits_mib=0: must be 1 or more"):
+        load_policy(tmp_path, logits_mib=0)
 
 
 @pytest.mark.parametrize("architecture", ["gpt2", "openai-gpt", "llama"])
@@ -45,21 +53,8 @@ def test_dropout_is_off_for_the_reference_and_for_the_copy_that_is_trained(tmp_p
     reference = tiny_policy(tmp_path, architecture, dropout=0.5)
     batch = collate([[1, 2]], [[3, 0]], pad_id=0)
     with torch.no_grad():
-        scores = [response_logprobs(p.model, batch) for p in (reference, reference, reference.trainable_copy())]
+        scores = [response_logprobs(p, batch) for p in (reference, reference, reference.trainable())]
     assert scores[0].item() == scores[1].item() == scores[2].item()
-
-
-def test_training_the_copy_leaves_the_reference_alone(tmp_path):
-    reference = tiny_policy(tmp_path)
-    before = {name: tensor.clone() for name, tensor in reference.model.state_dict().items()}
-    copy = reference.trainable_copy()
-    assert not any(p.requires_grad for p in reference.model.parameters())
-    assert all(p.requires_grad for p in copy.model.parameters())
-    optimizer = torch.optim.SGD(copy.model.parameters(), lr=1.0)
-    response_logprobs(copy.model, collate([[1]], [[2, 0]], pad_id=0)).sum().backward()
-    optimizer.step()
-    assert all(torch.equal(tensor, before[name]) for name, tensor in reference.model.state_dict().items())
-    assert not torch.equal(copy.model.get_input_embeddings().weight, reference.model.get_input_embeddings().weight)
 
 
 def test_an_eos_that_the_tokenizer_appends_to_prompts_is_taken_off(tmp_path):
@@ -71,7 +66,7 @@ def test_an_eos_that_the_tokenizer_appends_to_prompts_is_taken_off(tmp_path):
     tokenizer.save_pretrained(tmp_path)
     policy = load_policy(tmp_path)
     assert policy.tokenizer("p a")["input_ids"] == [1, 2, 0]
-    assert policy.encode_prompts(["p a"]) == [[1, 2]]
+    assert policy.encode(["p a"]) == [[1, 2]]
 
 
 def test_padding_is_eos_unless_the_tokenizer_has_its_own(tmp_path):
@@ -186,8 +181,8 @@ def test_prompt_and_decoded_response_join_with_the_space_between_them(tmp_path, 
     write_policy(tmp_path)
     PreTrainedTokenizerFast(tokenizer_object=make(), eos_token="<eos>").save_pretrained(tmp_path)
     policy = load_policy(tmp_path)
-    assert policy.encode_prompts([" good film"]) == [[1, 2]]
-    assert policy.decode_responses([[2, 1, 0], [1], [0], []]) == [" film good", " good", "", ""]
+    assert policy.encode([" good film"]) == [[1, 2]]
+    assert policy.decode([[2, 1, 0], [1], [0], []]) == [" film good", " good", "", ""]
 
 
 def test_devices(monkeypatch):

@@ -6,18 +6,17 @@ import numpy as np
 import pytest
 import scipy.stats
 import torch
-from tiny_models import ARCHITECTURES, enumerate_responses, tiny_policy
+from tiny_models import ARCHITECTURES, WITHOUT_SEPARATE_HEAD, enumerate_responses, plain_logprobs, tiny_policy
 
-from bench.policies.load import Policy
-from bench.policies.logprobs import next_token_logits
+from bench.policies.policy import Policy
 from bench.policies.sampling import sample_responses
-from bench.policies.tokens import TokenIds, collate
+from bench.policies.tokens import TokenIds
 
 SHORT, LONG = [1], [1, 2, 3, 2, 1]
 MAX_NEW_TOKENS = 3
 
 
-@pytest.fixture(scope="module", params=ARCHITECTURES)
+@pytest.fixture(scope="module", params=(*ARCHITECTURES, WITHOUT_SEPARATE_HEAD[0]))
 def policy(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Policy:
     return tiny_policy(tmp_path_factory.mktemp(request.param), request.param)
 
@@ -62,14 +61,16 @@ def test_the_chi_square_test_notices_a_temperature(policy):
 
 def test_every_sampling_step_sees_what_a_full_unpadded_forward_pass_sees(policy):
     steps: list[torch.Tensor] = []
-    hook = policy.model.register_forward_hook(lambda module, inputs, output: steps.append(output.logits[:, -1]))
+    hook = policy.model.register_forward_hook(
+        lambda module, inputs, output: steps.append(output.logits[:, -1].log_softmax(-1))
+    )
     prompts = [SHORT, LONG, SHORT, [3, 3]] * 8
     responses = draw(policy, prompts)
     hook.remove()
     assert len(steps) == MAX_NEW_TOKENS
     for row, (prompt, response) in enumerate(zip(prompts, responses, strict=True)):
         with torch.no_grad():
-            full = next_token_logits(policy.model, collate([prompt], [response], pad_id=policy.pad_id)).logits[0]
+            full = plain_logprobs(policy.model, prompt + response).float()
         for position in range(len(response)):
             # Responses that have ended leave the batch.
             place = sum(len(earlier) > position for earlier in responses[:row])

@@ -16,7 +16,8 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.types import HydraContext, RunMode
 from processes import find_processes
 
-from bench.config import ConfigError, cell_config
+from bench.checked import ConfigError
+from bench.config import cell_config
 from bench.messages import CONFIG_DIR, CONFIG_NAME
 from bench.records import RECORDS_FILE, read_status
 from bench.sweep.driver import plan_cells

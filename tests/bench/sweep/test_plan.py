@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from bench.config import ConfigError, cell_name
+from bench.cells.cell import cell_name
+from bench.checked import ConfigError
 from bench.records import CONFIG_FILE, PLAN_FILE, CellStatus, DamagedRecord, read_plan, write_status
 from bench.sweep.plan import PlannedCell, check_cell_config, overridden_keys, write_cell_config, write_plan
 

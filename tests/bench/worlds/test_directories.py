@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from bench.config import ConfigError
+from bench.checked import ConfigError
 from bench.worlds import read_world
 from bench.worlds.directories import SOURCES_FILE, Params, build, inputs
 

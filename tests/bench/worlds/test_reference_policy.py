@@ -6,11 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from tiny_models import plain_logprobs
 
-from bench.config import ConfigError
+from bench.checked import ConfigError
 from bench.policies.load import load_policy
-from bench.policies.logprobs import response_logprobs
-from bench.policies.tokens import collate
 from bench.seeding import generator_for
 from bench.worlds.reviews.facts import measure
 from bench.worlds.reviews.language import PAD_ID, PROMPTS, log_probabilities, pad_reviews, sample_reviews
@@ -33,7 +32,11 @@ def test_loss_is_the_log_probability_of_responses_without_prompts() -> None:
     reviews = sample_reviews(works, generator_for(0, "test"))
     model = _new_model(SMALL, seed=0).eval()
     texts = torch.from_numpy(pad_reviews([p + r for p, r in zip(prompts, reviews, strict=True)]))
-    expected = -response_logprobs(model, collate(prompts, reviews, pad_id=PAD_ID)).sum()
+    with torch.no_grad():
+        expected = -sum(
+            plain_logprobs(model, prompt + review)[torch.arange(len(review)) + len(prompt) - 1, review].sum()
+            for prompt, review in zip(prompts, reviews, strict=True)
+        )
     assert response_nats(model, texts).item() == pytest.approx(expected.item(), rel=1e-5)
 
 

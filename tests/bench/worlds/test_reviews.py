@@ -6,10 +6,9 @@ import pandas as pd
 import pytest
 from omegaconf import OmegaConf
 
-from bench.config import ConfigError, build_checked
+from bench.checked import ConfigError, build_checked
 from bench.data.artifacts import Artifact, build_once
 from bench.policies.load import load_policy
-from bench.policies.sampling import sample_responses
 from bench.seeding import generator_for
 from bench.worlds import read_world, reviews
 from bench.worlds.reviews import Params, build
@@ -48,11 +47,11 @@ def test_world_is_complete(world: Artifact) -> None:
 def test_policy_samples_responses(world: Artifact) -> None:
     read = read_world(world.path)
     policy = load_policy(read.policy_dir)
-    prompts = policy.encode_prompts(read.eval_prompts)
-    responses = sample_responses(policy, prompts, max_new_tokens=32, generator=generator_for(0, "test"), batch_size=8)
+    prompts = policy.encode(read.eval_prompts)
+    responses = policy.sample(prompts, max_new_tokens=32, generator=generator_for(0, "test"), batch_size=8)
     assert len(responses) == 20
     assert all(1 <= len(ids) <= 32 for ids in responses)
-    assert any(policy.decode_responses(responses))
+    assert any(policy.decode(responses))
 
 
 def test_failed_build_leaves_nothing_and_the_next_one_is_the_same(

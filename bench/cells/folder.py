@@ -1,0 +1,255 @@
+"""The folder of a cell and its only writer."""
+
+import json
+import os
+import shutil
+import socket
+import time
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Protocol
+
+import pandas as pd
+from torch import Tensor
+
+from bench.cells.cell import Cell
+from bench.cells.resume import RESUME_DIR, ResumePoint, read_resume_point, write_atomically, write_resume_point
+from bench.cells.stored import Recorded, check_cell_config, take_all_back, take_back, write_cell_config
+from bench.claims import try_claim
+from bench.records import (
+    DONE,
+    ERROR_FILE,
+    FAILED,
+    INTERRUPTED,
+    POLICY_DIR,
+    RECORDS_FILE,
+    RUNNING,
+    SAMPLES_FILE,
+    CellStatus,
+    CheckpointRecord,
+    DamagedRecord,
+    StepMetrics,
+    append_record,
+    append_steps,
+    read_status,
+    write_status,
+)  # fmt: skip
+
+WORKERS_DIR, DEATHS_FILE = "workers", "deaths.jsonl"  # of a sweep: what the driver knows of workers that were killed
+_MOST_DEATHS = 2
+
+
+class CellBusy(RuntimeError):
+    """Another process works on the cell."""
+
+
+class Sink(Protocol):
+    """Where a cell's records are mirrored. What is on disk is the truth, so nothing that a sink does may raise."""
+
+    def start(self, recorded: Recorded) -> None:
+        """Begin; `recorded` is what an earlier attempt left and this one goes on from."""
+        ...
+
+    def log_steps(self, steps: Sequence[StepMetrics]) -> None: ...
+
+    def log(self, record: CheckpointRecord) -> None: ...
+
+    def finish(self, exit_code: int) -> None: ...
+
+
+class CellFolder:
+    """``runs/<sweep>/<cell>/``, claimed: everything in it is written here, and only while the claim is held.
+
+    A context manager: on leaving, a cell that is neither done nor failed is marked as interrupted, and the claim is
+    given back. Several may be open in one process.
+
+    Attributes:
+        status: what status.json says; None for a cell that was never started.
+        recorded: what the cell has recorded so far, this attempt and what it goes on from.
+    """
+
+    def __init__(self, cell: Cell, *, call: str | None = None, sinks: Sequence[Sink] = ()) -> None:
+        """Claim the folder, creating it.
+
+        Args:
+            call: of the driver that started this process.
+        Raises:
+            CellBusy: somebody alive holds it.
+            ConfigError: it was made with another configuration; nothing in it is touched.
+            DamagedRecord: its status cannot be read.
+        """
+        cell.directory.mkdir(parents=True, exist_ok=True)
+        claim = try_claim(cell.directory, call=call)
+        if claim is None:
+            raise CellBusy(f"{cell.name} is being worked on by another process")
+        self._claim, self._call = claim, call
+        try:
+            check_cell_config(cell)
+            self.status = read_status(cell.directory)
+        except BaseException:
+            claim.release()
+            raise
+        self.cell, self.path, self.recorded = cell, cell.directory, Recorded()
+        self._sinks, self._unwritten, self._started = list(sinks), list[StepMetrics](), False
+
+    def __enter__(self) -> "CellFolder":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            if self._started and self._running.state == RUNNING and self._claim.held():
+                self._update(state=INTERRUPTED)
+        finally:
+            try:
+                if self._started:
+                    for sink in self._sinks:
+                        sink.finish(0 if self._running.state == DONE else 1)
+            finally:
+                self._claim.release()
+
+    @property
+    def _running(self) -> CellStatus:
+        assert self.status is not None  # begin() has been called
+        return self.status
+
+    @property
+    def elapsed_s(self) -> float:
+        """Seconds spent on the cell, over all attempts that this one goes on from."""
+        return self._running.earlier_s + time.time() - self._running.started_at
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether another process has taken the cell over (this one was stopped for long)."""
+        return not self._claim.held()
+
+    def begin(self) -> ResumePoint | None:
+        """Start an attempt, from the cell's resume point where there is one.
+
+        Returns:
+            That point; None where the cell starts from its beginning, of which nothing was left.
+        """
+        self._claim.require_held()
+        point = self._read_resume_point()
+        step, earlier_s = (0, 0.0) if point is None else (point.step, point.elapsed_s)
+        write_cell_config(self.cell)
+        now, before = time.time(), self.status
+        dead = self._claim.previous
+        at = 0 if before is None else before.resumed_from
+        deaths = () if dead is None else ({"host": dead.host, "pid": dead.pid, "call": dead.call, "from_step": at},)
+        self.status = CellStatus(
+            RUNNING, self.cell.name, 1, now, now, step, self.cell.config.optim.steps, socket.gethostname(), os.getpid(),
+            earlier_s=earlier_s, resumed_from=step, deaths=deaths, call=self._call,
+        )  # fmt: skip
+        if before is not None:
+            warnings = before.warnings if point is not None else ()
+            deaths = (*before.deaths, *deaths)
+            self.status = replace(self.status, attempts=before.attempts + 1, warnings=warnings, deaths=deaths)
+        write_status(self.path, self.status)
+        self._started = True
+        for sink in self._sinks:
+            sink.start(self.recorded)
+        return point
+
+    @property
+    def killer(self) -> str | None:
+        """What is known, if the cell has killed its workers: two under one call that got no further than the last."""
+        status = self._running
+        same = [d for d in status.deaths if d["call"] == status.call and d["from_step"] == status.resumed_from]
+        if self._call is None or len(same) < _MOST_DEATHS:
+            return None
+        known = _known_deaths(self.cell.sweep_dir)
+        told = "; ".join(f"{d['host']}, pid {d['pid']}{known.get((d['host'], d['pid']), '')}" for d in same)
+        return f"its worker was killed {len(same)} times while it ran ({told})"
+
+    def _read_resume_point(self) -> ResumePoint | None:
+        try:
+            point = read_resume_point(self.path, self.cell.config.fingerprint)
+            self.recorded = take_all_back(self.path) if point is None else take_back(self.path, point.step)
+        except (DamagedRecord, OSError, ValueError):  # the cell itself is all that is needed to run it again
+            point, self.recorded = None, take_all_back(self.path)
+        return point
+
+    def add_step(self, metrics: StepMetrics) -> None:
+        """Keep a training step; it reaches the disk with the next checkpoint or resume point."""
+        self._unwritten.append(metrics)
+        self.recorded.steps.append(metrics)
+
+    def add_checkpoint(self, record: CheckpointRecord, samples: pd.DataFrame, warnings: Sequence[str] = ()) -> None:
+        """Write one evaluation: its samples and steps, then the record, which makes it count."""
+        self._claim.require_held()
+        self.recorded.samples.append(samples)
+        so_far = pd.concat(self.recorded.samples, ignore_index=True)
+        write_atomically(self.path / SAMPLES_FILE, lambda path: so_far.to_parquet(path, index=False))
+        self._write_steps()
+        append_record(self.path / RECORDS_FILE, record)
+        self.recorded.records.append(asdict(record))
+        self._update(steps_done=record.step, warnings=(*self._running.warnings, *warnings))
+        for sink in self._sinks:
+            sink.log(record)
+
+    def write_resume_point(self, step: int, state: Mapping[str, Tensor]) -> None:
+        """Keep a trainer's state after `step` steps, in place of an earlier one."""
+        self._claim.require_held()
+        self._write_steps()
+        point = ResumePoint(step, self.elapsed_s, dict(state))
+        write_resume_point(self.path, point, self.cell.config.fingerprint)
+
+    def save_policy(self, name: str, write: Callable[[Path], None]) -> None:
+        """Let `write` fill ``policy/<name>`` (``policy`` itself for an empty name), in place of an earlier one."""
+        self._claim.require_held()
+        target = self.path / POLICY_DIR / name
+        new, old = (self.path / f".{POLICY_DIR}-{word}" for word in ("new", "old"))
+        for debris in (new, old):
+            shutil.rmtree(debris, ignore_errors=True)
+        new.mkdir()
+        write(new)
+        self._claim.require_held()
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if target.exists():
+            target.rename(old)
+        new.rename(target)
+        shutil.rmtree(old, ignore_errors=True)
+
+    def finish(self) -> None:
+        """Mark the cell as done; it needs no resume point any more."""
+        self._claim.require_held()
+        self._write_steps()
+        self._update(state=DONE)
+        shutil.rmtree(self.path / RESUME_DIR, ignore_errors=True)
+
+    def fail(self, error: BaseException | str, *, diverged: bool = False) -> None:
+        """Mark the cell as failed, with the error and, for an exception, its traceback in error.txt."""
+        self._claim.require_held()
+        self._write_steps()
+        if isinstance(error, BaseException):
+            (self.path / ERROR_FILE).write_text("".join(traceback.format_exception(error)), encoding="utf-8")
+            error = f"{type(error).__name__}: {error}"
+        self._update(state=FAILED, error=error, diverged=diverged)
+
+    def _update(self, **changes: Any) -> None:
+        self.status = replace(self._running, updated_at=time.time(), **changes)
+        write_status(self.path, self.status)
+
+    def _write_steps(self) -> None:
+        if self._unwritten:
+            append_steps(self.path, self._unwritten)
+            for sink in self._sinks:
+                sink.log_steps(self._unwritten)
+            self._unwritten = []
+
+
+def _known_deaths(sweep_dir: Path) -> dict[tuple[str, int], str]:
+    """What a driver has noted of workers that were killed, by host and pid."""
+    path = sweep_dir / WORKERS_DIR / DEATHS_FILE
+    if not path.exists():
+        return {}
+    notes = map(json.loads, path.read_text(encoding="utf-8").splitlines())
+    return {
+        (n["host"], n["pid"]): f", ended by {n['signal']} (the largest worker so far took {n['largest_worker_mb']} MB)"
+        for n in notes
+    }

@@ -1,0 +1,115 @@
+"""One checkpoint of one cell: everything measured, checked, and made into a record."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import pandas as pd
+
+from bench.cells.cell import Cell
+from bench.cells.evaluation import SampleEvaluation, evaluate_held_out, evaluate_samples
+from bench.cells.inputs import InputCache
+from bench.data.prepared import Prepared
+from bench.losses import Loss, resolve_loss
+from bench.methods.trainer import NonFiniteLoss
+from bench.policies.policy import Policy
+from bench.provenance import git_commit, package_versions
+from bench.records import SCHEMA_VERSION, CheckpointRecord, StepMetrics
+from bench.seeding import generator_for
+
+# A policy that is a copy of the reference must measure as one; more than rounding means that sampler and
+# scorer, or policy and reference, are not the same computation.
+STEP_ZERO_TOLERANCE = 1e-4
+
+
+class Checkpoint(NamedTuple):
+    """A record, its samples (SAMPLE_COLUMNS), and what looked wrong."""
+
+    record: CheckpointRecord
+    samples: pd.DataFrame
+    warnings: list[str]
+
+
+class Measurement:
+    """Measures the policy of one cell at any of its steps."""
+
+    def __init__(self, cell: Cell, prepared: Prepared, cache: InputCache) -> None:
+        self._cell, self._prepared, self._cache = cell, prepared, cache
+        self._shared = cache.shared(prepared, cell.config)
+        # An imported policy was trained with a loss that is not ours to know.
+        self._loss: Loss | None = None if cell.config.external else resolve_loss(cell.config.loss)
+
+    def at(self, step: int, policy: Policy, recent: Sequence[StepMetrics], *, wall_s: float) -> Checkpoint:
+        """Measure `policy` after `step` steps.
+
+        Args:
+            recent: training steps since the last checkpoint; none for a policy that was trained elsewhere.
+            wall_s: seconds spent on the cell so far.
+        Raises:
+            NonFiniteLoss: a measurement is NaN or infinite.
+            RuntimeError: at step 0, the policy does not measure as the copy of π_ref that it is.
+        """
+        config = self._cell.config
+        sampled = self._cache.start(self._prepared, config) if step == 0 else self._sample(step, policy)
+        measured = {
+            **sampled.metrics,
+            **evaluate_held_out(
+                policy,
+                self._shared.evaluation.held_out,
+                self._loss,
+                beta=config.beta,
+                length_normalized=config.length_normalized,
+                batch_size=config.evaluation.batch_size,
+            ),
+        }
+        if recent:
+            measured["train_loss"] = sum(each.loss for each in recent) / len(recent)
+            measured["grad_norm"] = sum(each.grad_norm for each in recent) / len(recent)
+        _check_finite(step, measured)
+        if step == 0:
+            _check_step_zero(measured, self._loss)
+        return Checkpoint(self._record(step, measured, wall_s), sampled.samples, sampled.warnings)
+
+    def _sample(self, step: int, policy: Policy) -> SampleEvaluation:
+        config, shared = self._cell.config, self._shared
+        return evaluate_samples(
+            policy,
+            shared.gold,
+            shared.standardization,
+            shared.evaluation,
+            step=step,
+            max_new_tokens=config.world.max_new_tokens,
+            batch_size=config.evaluation.batch_size,
+            generator=generator_for(config.seed, "evaluation", step),
+        )
+
+    def _record(self, step: int, measured: dict[str, float], wall_s: float) -> CheckpointRecord:
+        config = self._cell.config
+        ours = config.external is None
+        return CheckpointRecord(
+            schema=SCHEMA_VERSION, cell_id=self._cell.id, sweep=config.sweep, world=config.world.name,
+            method=config.method, variant=config.variant, strength=config.strength, seed=config.seed, step=step,
+            loss=config.loss if ours else None, beta=config.beta if ours else None,
+            lr=config.optim.lr if ours else None, pairs_seen=step * config.optim.batch_pairs if ours else None,
+            label_rule=config.labels.rule, label_probability=self._shared.label_probability, wall_s=wall_s,
+            config=config.fingerprint, gold_model=self._prepared.gold.fingerprint,
+            preferences=self._prepared.preferences.fingerprint, reference=self._prepared.reference.fingerprint,
+            git_commit=git_commit(), versions=package_versions(), **measured,
+        )  # fmt: skip
+
+
+def _check_finite(step: int, measured: dict[str, float]) -> None:
+    bad = {key: value for key, value in measured.items() if not abs(value) < float("inf")}
+    if bad:
+        raise NonFiniteLoss(f"step {step}: " + ", ".join(f"{key} = {value}" for key, value in bad.items()))
+
+
+def _check_step_zero(measured: dict[str, float], loss: Loss | None) -> None:
+    off = {"kl": measured["kl"]}
+    if loss is not None:
+        off["train_loss"] = measured["train_loss"] - loss.value_at_zero
+    for key, gap in off.items():
+        if abs(gap) > STEP_ZERO_TOLERANCE:
+            raise RuntimeError(
+                f"at step 0 the policy is a copy of π_ref, but {key} is off by {gap:.3g}: the model does not give "
+                "the same log-probs in training, evaluation and the preference data"
+            )

@@ -1,0 +1,75 @@
+"""A model with what is known about its architecture: what sampling and scoring work on."""
+
+from dataclasses import dataclass, field
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from bench.policies.architecture import Architecture
+from bench.policies.tokens import SequenceBatch
+
+# Not a share of the free memory: how positions are cut into chunks moves results by rounding, and must not depend on
+# the machine. With a vocabulary of 50,000 this is 335 positions.
+DEFAULT_LOGITS_MIB = 64
+
+
+# eq=False: two policies are the same only if they are one object; weights change under training.
+@dataclass(frozen=True, eq=False)
+class LanguageModel:
+    """A causal language model in evaluation mode (dropout is always off).
+
+    Attributes:
+        model: seen by bench.policies only.
+        eos_id: ends a response.
+        pad_id: fills batches and is never read.
+        logits_mib: how many MiB of float32 logits scoring makes at once; None takes `DEFAULT_LOGITS_MIB`. At its
+            peak scoring holds about three such pieces: logits, those of the reference, and one in between.
+    """
+
+    model: PreTrainedModel = field(repr=False)
+    architecture: Architecture
+    eos_id: int
+    pad_id: int
+    logits_mib: int | None
+
+    @property
+    def device(self) -> torch.device:
+        return self.model.device
+
+    @property
+    def context_length(self) -> int | None:
+        """Tokens that prompt and response together may take; None where the model does not say."""
+        return self.architecture.positions
+
+    @property
+    def vocabulary(self) -> int:
+        """Number of tokens that the model predicts."""
+        return self.architecture.vocabulary
+
+    @property
+    def chunk_positions(self) -> int:
+        """How many positions' float32 logits fit into `logits_mib`, at least one."""
+        mib = DEFAULT_LOGITS_MIB if self.logits_mib is None else self.logits_mib
+        return max(1, mib * 2**20 // (4 * self.vocabulary))
+
+    @property
+    def is_trainable(self) -> bool:
+        """Whether any parameter takes a gradient."""
+        return any(parameter.requires_grad for parameter in self.model.parameters())
+
+    def hidden_states(self, batch: SequenceBatch) -> Float[Tensor, "sequences tokens width"]:
+        """What the head reads, at every token; only where the architecture has a separate head."""
+        uncached = {"use_cache": False} if "use_cache" in self.architecture.base_options else {}
+        output = self.model.base_model(input_ids=batch.input_ids, attention_mask=batch.attention_mask, **uncached)
+        return output.last_hidden_state
+
+    def head(self, hidden: Float[Tensor, "positions width"]) -> Float[Tensor, "positions vocabulary"]:
+        """Float32 logits of hidden states; only where the architecture has a separate head."""
+        return self.model.get_output_embeddings()(hidden).float()
+
+    def logits(self, batch: SequenceBatch) -> Float[Tensor, "sequences tokens vocabulary"]:
+        """Float32 logits of the token after every token, from a pass through the whole model."""
+        uncached = {"use_cache": False} if "use_cache" in self.architecture.options else {}
+        return self.model(input_ids=batch.input_ids, attention_mask=batch.attention_mask, **uncached).logits.float()

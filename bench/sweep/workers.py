@@ -1,0 +1,87 @@
+"""A worker: claims the next unfinished cell of a planned sweep, runs it, and goes on until none is left."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from bench.cells.cell import Cell
+from bench.cells.folder import CellBusy
+from bench.cells.inputs import InputCache
+from bench.cells.run import Stopped, run_cell
+from bench.claims import ClaimLost, is_claimed
+from bench.data.prepared import Prepared
+from bench.records import DONE, FAILED, CellStatus, DamagedRecord, read_status
+from bench.sweep.plan import read_jobs
+from bench.sweep.stopping import StopRequest
+
+Report = Callable[[CellStatus], None]
+
+
+@dataclass
+class Work:
+    """What a worker has done: cells by their outcome."""
+
+    done: list[str] = field(default_factory=list)
+    failed: list[str] = field(default_factory=list)
+
+
+def work(
+    sweep_dir: Path,
+    stop: StopRequest,
+    *,
+    call: str | None = None,
+    device: str | None = None,
+    max_cells: int | None = None,
+    report: Report = lambda status: None,
+) -> Work:
+    """Run cells of a planned sweep until none is left that nobody else works on, or `stop` says so.
+
+    Args:
+        call: of the driver; by default that of the plan, so that a cell that failed since it was planned is left.
+        device: in place of the one that was planned.
+        max_cells: stop after so many.
+        report: told of every cell that was run.
+    Raises:
+        DamagedRecord, DamagedArtifact: plan or prepared data cannot be read.
+        ConfigError: a cell's directory was made with another configuration.
+    """
+    cache, work = InputCache(), Work()
+    with stop.listening():
+        while not stop() and (max_cells is None or len(work.done) + len(work.failed) < max_cells):
+            jobs, planned_call = read_jobs(sweep_dir)
+            this_call = call or planned_call
+            status = _run_next(jobs, this_call, device, cache, stop)
+            if status is None:
+                break
+            (work.done if status.state == DONE else work.failed).append(status.cell)
+            report(status)
+    return work
+
+
+def _run_next(
+    jobs: list[tuple[Cell, Prepared]], call: str, device: str | None, cache: InputCache, stop: StopRequest
+) -> CellStatus | None:
+    """Run the first cell that can be claimed; None when there is none, or on a request to stop."""
+    for cell, prepared in jobs:
+        if not is_left(cell, call) or is_claimed(cell.directory):
+            continue
+        if device is not None:
+            cell = replace(cell, config=replace(cell.config, device=device))
+        try:
+            return run_cell(cell, prepared, cache, call=call, stop=stop)
+        except (CellBusy, ClaimLost):  # another worker was faster, or has taken it over
+            continue
+        except Stopped:
+            return None
+    return None
+
+
+def is_left(cell: Cell, call: str) -> bool:
+    """Whether a cell still has to be run: not finished, and not failed under this call."""
+    try:
+        status = read_status(cell.directory)
+    except DamagedRecord:  # the status table shows it; running the cell again would destroy what is there
+        return False
+    if status is None:
+        return True
+    return not status.is_final and not (status.state == FAILED and status.call == call)
