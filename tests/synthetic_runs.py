@@ -118,7 +118,9 @@ def _write_files(cell_dir, rows, samples, config) -> None:
     (cell_dir / records.CONFIG_FILE).write_text(json.dumps(config))
 
 
-def add_external(sweep_dir: Path, name: str, *, kl: float, gold: float, prompts: int, rng_seed: int = 5) -> str:
+def add_external(
+    sweep_dir: Path, name: str, *, kl: float, gold: float, prompts: int, strength: float = 1.0, rng_seed: int = 5
+) -> str:
     """Add a policy that was trained elsewhere: π_ref at step 0 and one measurement, without anything optional.
 
     Args:
@@ -128,8 +130,8 @@ def add_external(sweep_dir: Path, name: str, *, kl: float, gold: float, prompts:
         The cell's name.
     """
     rng = np.random.default_rng(rng_seed)
-    cell, texts = f"variant={name},seed=0", [f"review {i} :" for i in range(prompts)]
-    identity = {"method": "external", "variant": name, "strength": 1.0, "seed": 0}
+    cell, texts = f"variant={name},strength={strength:g},seed=0", [f"review {i} :" for i in range(prompts)]
+    identity = {"method": "external", "variant": name, "strength": strength, "seed": 0}
     samples, rows = [], []
     for step, at, mean in ((0, 0.0, 0.0), (1, kl, gold)):
         samples.append(_samples(step, at, mean + rng.normal(0, 0.5, prompts), texts, " the plot was great .", rng))

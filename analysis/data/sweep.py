@@ -60,10 +60,16 @@ class Sweep:
         """Variants with finished cells, in the order of the plan."""
         return tuple(self.methods)
 
+    @cached_property
+    def swept(self) -> tuple[str, ...]:
+        """Variants that are a function of their strength; the strength of one imported policy is a mere name."""
+        strengths = self.final.groupby("variant")["strength"].nunique()
+        return tuple(name for name, method in self.methods.items() if method != EXTERNAL or strengths[name] > 1)
+
     @property
     def strength_name(self) -> str:
-        """What a strength is in this sweep, for axes and tables: β where every variant is a loss of GPO's."""
-        return "β" if set(self.methods.values()) - {EXTERNAL} <= {records.GPO} else "strength"
+        """What a strength is in this sweep, for axes and tables: β where every swept variant is a loss of GPO's."""
+        return "β" if all(self.methods[name] == records.GPO for name in self.swept) else "strength"
 
     @cached_property
     def seeds(self) -> tuple[int, ...]:

@@ -83,13 +83,6 @@ def render_page(
         contexts.append(context | {"figures": paths, "point_note": view_data["note"]["points"]})
     comparison = _comparison(views)
     strength_name = contexts[0]["strength_name"]
-    sections = [
-        ("frontier", "Frontiers"), ("equal-kl", "Equal KL"), ("optimal-beta", f"Optimal {strength_name}"),
-        ("overoptimization", "Over-optimization"), ("regularization", "Regularization"), ("health", "Health"),
-        ("training", "Training"),
-        ("samples", "Samples"), *([("comparison", "Side by side")] if comparison else []), ("cells", "Cells"),
-        ("provenance", "Provenance"),
-    ]  # fmt: skip
     styles = variant_styles(variant for analysis in views.values() for variant in analysis.sweep.variants)
     return environment.get_template("report.html").render(
         title=" and ".join(dict.fromkeys(analysis.sweep.name for analysis in views.values())),
@@ -99,7 +92,7 @@ def render_page(
         comparison=comparison,
         strength_name=strength_name,
         training_plots=_TRAINING_PLOTS,
-        sections=sections,
+        sections=_sections(strength_name, compared=comparison is not None),
         variants=[{"label": style.label, "path": _SYMBOL_PATHS[style.symbol]} for style in styles.values()],
         downloads=downloads,
         css=Markup((TEMPLATES / "report.css").read_text(encoding="utf-8")),
@@ -107,6 +100,16 @@ def render_page(
         plotly=Markup(plotly.offline.get_plotlyjs()),
         data=Markup(to_script_json(data)),
     )
+
+
+def _sections(strength_name: str, *, compared: bool) -> list[tuple[str, str]]:
+    """Anchors and titles."""
+    return [
+        ("frontier", "Frontiers"), ("equal-kl", "Equal KL"), ("optimal-beta", f"Optimal {strength_name}"),
+        ("overoptimization", "Over-optimization"), ("regularization", "Regularization"), ("health", "Health"),
+        ("training", "Training"), ("samples", "Samples"), *([("comparison", "Side by side")] if compared else []),
+        ("cells", "Cells"), ("provenance", "Provenance"),
+    ]  # fmt: skip
 
 
 def _view_context(title: str, analysis: Analysis, figures: Mapping[str, ReportFigure]) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from analysis.data.sweep import EXTERNAL, Sweep
+from analysis.data.sweep import Sweep
 from analysis.statistics.best_of_n import Ceiling, find_ceiling
 from analysis.statistics.claims import Claim, assess_claims
 from analysis.statistics.discordance import Discordance, compare_orders
@@ -53,8 +53,7 @@ def analyze(
     """
     draws = make_draws(sweep, rng)
     frontiers = fit_frontiers(draws, ends_only=ends_only, budgets=budgets, margin=margin)
-    swept = draws.swept(variant for variant, method in sweep.methods.items() if method != EXTERNAL)
-    betas = find_optimal_betas(swept, baseline=baseline, budgets=budgets, predictions=predictions)
+    betas = find_optimal_betas(draws.swept(sweep.swept), baseline=baseline, budgets=budgets, predictions=predictions)
     overoptimization = fit_overoptimization(draws.at_ends() if ends_only else draws, frontiers.smoothed)
     ceiling = None
     if sweep.reference is not None:

@@ -98,3 +98,16 @@ def test_three_policies_of_one_variant_have_a_curve(tmp_path):
     ).values()
     assert few.frontiers.curves.empty
     assert "logistic: 2 trained policies, too few for a curve." in few.warnings
+
+
+def test_an_imported_sweep_is_a_variant_like_the_others(tmp_path):
+    sweep_dir = write_sweep(tmp_path / "both", TRUTH)
+    for strength, kl in ((0.1, 6.0), (1.0, 2.0), (10.0, 0.5)):
+        add_external(sweep_dir, NAME, kl=kl, gold=kl**0.5 - 0.2 * kl, prompts=TRUTH.prompts, strength=strength)
+    (imported,) = analyze_views([load_sweep(sweep_dir)]).values()
+    assert imported.sweep.strength_name == "strength"
+    assert NAME in set(imported.frontiers.curves["variant"])
+    cells = imported.optimal_betas.cells.query("variant == @NAME")
+    assert cells["strength"].tolist() == [0.1, 1.0, 10.0]
+    recorded = imported.sweep.final.query("variant == @NAME").sort_values("strength")
+    assert cells["kl"].tolist() == pytest.approx(recorded["kl"].tolist())
