@@ -214,8 +214,8 @@ def _squared_loss_is_not_kl(discordance: Discordance) -> Claim:
     sentence = (
         f"{counted} {int(totals['discordant'])} ({totals['share']:.1%}) have the two in opposite order; clearest: "
         f"{pair.variant_a} at strength {pair.strength_a:g}, step {pair.step_a} has {pair.rho_sq_ratio:.2f} times the "
-        f"E[ρ²] of {pair.variant_b} at strength {pair.strength_b:g}, step {pair.step_b}, and {pair.kl_ratio:.2f} times its KL "
-        f"[{pair.kl_ratio_low:.2f}, {pair.kl_ratio_high:.2f}]."
+        f"E[ρ²] of {pair.variant_b} at strength {pair.strength_b:g}, step {pair.step_b}, and {pair.kl_ratio:.2f} times "
+        f"its KL [{pair.kl_ratio_low:.2f}, {pair.kl_ratio_high:.2f}]."
     )
     interval = {"estimate": pair.kl_ratio, "low": pair.kl_ratio_low, "high": pair.kl_ratio_high, "kind": "pairs"}
     return _claim("C4", SUPPORTED, sentence, quantity, numbers, **interval)
