@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from analysis.prompt_noise import SampledPrompts
-from analysis.resampling import Draws
+from analysis.statistics.prompt_noise import SampledPrompts
+from analysis.statistics.resampling import Draws
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ def simulate(
     kl: Callable[[str, float, int], float],
     gold: Callable[[str, float], float],
     *,
-    losses: Sequence[str] = ("logistic",),
+    variants: Sequence[str] = ("logistic",),
     betas: Sequence[float] = (0.01, 0.03, 0.1, 0.3, 1.0),
     seeds: int = 3,
     steps: Sequence[int] = (0, 1),
@@ -41,22 +41,22 @@ def simulate(
     draws: int = 60,
     noise: Noise = Noise(),
 ) -> Draws:
-    """Checkpoints of every loss, β, seed and step with ``kl(loss, beta, step)`` and ``gold(loss, kl)`` in expectation.
+    """Checkpoints of every variant, β, seed and step; ``kl(variant, beta, step)`` and ``gold(variant, kl)`` are means.
 
     Gold is that of the expected KL: a seed that moves farther is not rewarded for it, so that KL noise only blurs.
     """
-    design = [(loss, beta, seed) for loss in losses for beta in betas for seed in range(seeds)]
+    design = [(variant, beta, seed) for variant in variants for beta in betas for seed in range(seeds)]
     by_seed, by_prompt = rng.normal(0, noise.seed, seeds), rng.normal(0, noise.prompt, prompts)
     rows, golds, kls = [], [], []
-    for loss, beta, seed in design:
+    for variant, beta, seed in design:
         own, log_kl = rng.normal(0, noise.cell), rng.normal(0, noise.log_kl)
         for step in steps:
-            true_kl = kl(loss, beta, step) * np.exp(log_kl)
+            true_kl = kl(variant, beta, step) * np.exp(log_kl)
             moved = (by_seed[seed] + own) if step else 0.0
-            golds.append(gold(loss, true_kl) + moved + by_prompt + rng.normal(0, noise.sample, prompts))
+            golds.append(gold(variant, true_kl) + moved + by_prompt + rng.normal(0, noise.sample, prompts))
             kls.append(np.full(prompts, true_kl))
-            rows.append((loss, beta, seed, step, step == steps[-1]))
-    frame = pd.DataFrame(rows, columns=["loss", "beta", "seed", "step", "is_final"])
+            rows.append((variant, beta, seed, step, step == steps[-1]))
+    frame = pd.DataFrame(rows, columns=["variant", "strength", "seed", "step", "is_final"])
     for name, samples in (("kl", np.array(kls)), ("gold", np.array(golds))):
         frame[name] = samples.mean(1)
         frame[f"{name}_se"] = samples.std(1, ddof=1) / np.sqrt(prompts)
@@ -64,4 +64,4 @@ def simulate(
     sampled = SampledPrompts(
         np.arange(prompts), np.array(kls), np.array(golds), weights[0], weights[1:] if seeds > 1 else weights[:1]
     )
-    return Draws(tuple(losses), tuple(range(seeds)), frame, draws, sampled, ())
+    return Draws(tuple(variants), tuple(range(seeds)), frame, draws, sampled, ())

@@ -6,10 +6,10 @@ import pandas as pd
 import pytest
 from synthetic_runs import Truth, cell_name, write_sweep
 
-from analysis import figures
-from analysis.load import load_sweep
-from analysis.report import build_report
-from analysis.views import analyse_views
+from analysis.data.load import load_sweep
+from analysis.figures import report_figures
+from analysis.report.build import build_report
+from analysis.statistics.views import analyze_views
 from bench import records
 
 # Texts that would do something if the page took them for markup; every sample of a cell is one of them.
@@ -37,7 +37,7 @@ def hostile_sweep_dir(tmp_path_factory):
     plan = json.loads((sweep_dir / records.PLAN_FILE).read_text())
     for beta in (3.0, 10.0):
         name = cell_name("logistic", beta, 0)
-        plan["cells"].append(plan["cells"][0] | {"cell": name, "beta": beta})
+        plan["cells"].append(plan["cells"][0] | {"cell": name, "strength": beta})
     records.write_json(sweep_dir / records.PLAN_FILE, plan)
     failed = sweep_dir / cell_name("logistic", 3.0, 0)
     failed.mkdir()
@@ -50,7 +50,7 @@ def hostile_sweep_dir(tmp_path_factory):
 @pytest.fixture(scope="session")
 def analysis(hostile_sweep_dir):
     """All statistics of the small sweep."""
-    (only,) = analyse_views([load_sweep(hostile_sweep_dir)]).values()
+    (only,) = analyze_views([load_sweep(hostile_sweep_dir)]).values()
     return only
 
 
@@ -64,10 +64,10 @@ def report_dir(hostile_sweep_dir, tmp_path_factory):
 @pytest.fixture
 def one_format(monkeypatch):
     """Every figure as SVG only."""
-    monkeypatch.setattr(figures, "FORMATS", ("svg",))
+    monkeypatch.setattr(report_figures, "FORMATS", ("svg",))
 
 
 @pytest.fixture
 def few_figures(monkeypatch, one_format):
     """The two figures that the page cannot do without: most tests of the report's files need no more."""
-    monkeypatch.setattr(figures, "BUILDERS", (figures.frontier_figure, figures.beta_figure))
+    monkeypatch.setattr(report_figures, "BUILDERS", (report_figures.frontier_figure, report_figures.beta_figure))

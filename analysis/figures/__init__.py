@@ -1,0 +1,1 @@
+"""Estimates as figures, with their captions."""

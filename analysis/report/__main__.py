@@ -1,0 +1,60 @@
+"""``python -m analysis.report runs/<sweep> [runs/<other> …]``: the report of a sweep, or of several side by side."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from nbclient.exceptions import CellExecutionError
+
+from analysis.data.load import load_sweep
+from analysis.data.sweep import RefusedSweep
+from analysis.figures.style import TooManyVariants
+from analysis.report.build import PAGE, RefusedOutput, build_report
+from analysis.report.sources import digest_sources, is_current
+from bench.records import DamagedRecord
+
+NOTEBOOK_CELLS = 2_000
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Command line; returns the exit status: 0, or 2 with one line on stderr when the input cannot be used."""
+    parser = argparse.ArgumentParser(prog="python -m analysis.report", description="Write the report of a sweep.")
+    parser.add_argument("sweeps", nargs="+", type=Path, metavar="RUNS/SWEEP", help="the first is the main one")
+    parser.add_argument("--output", type=Path, help="default: <first sweep>/report")
+    parser.add_argument("--seed", type=int, default=0, help="of the resampling (default 0)")
+    parser.add_argument(
+        "--fit", choices=("last", "all"), default="last",
+        help="checkpoints that frontiers are fitted to: the last of each cell (default), or those on the way too",
+    )  # fmt: skip
+    parser.add_argument(
+        "--notebooks", action=argparse.BooleanOptionalAction,
+        help=f"also execute the notebooks (default: up to {NOTEBOOK_CELLS:,} cells; beyond, they double the time)",
+    )  # fmt: skip
+    parser.add_argument("--if-changed", action="store_true", help="leave a report alone that is up to date")
+    options = parser.parse_args(arguments)
+    output = options.output or options.sweeps[0] / "report"
+    sources = digest_sources(options.sweeps, (options.seed, options.fit, options.notebooks))
+    if options.if_changed and (output / PAGE).is_file() and is_current(output, sources):
+        print(f"{output / PAGE} is up to date")
+        return 0
+    try:
+        sweeps = [load_sweep(path) for path in options.sweeps]
+        notebooks = options.notebooks
+        if notebooks is None and not (notebooks := len(sweeps[0].cells) <= NOTEBOOK_CELLS):
+            print(f"notebooks are left out, for more than {NOTEBOOK_CELLS:,} cells; --notebooks makes them")
+        page = build_report(
+            sweeps, output, seed=options.seed, ends_only=options.fit == "last", notebooks=notebooks, sources=sources
+        )
+    except (RefusedSweep, DamagedRecord, RefusedOutput, TooManyVariants) as error:
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    except CellExecutionError as error:
+        print(f"error: a notebook failed on {options.sweeps[0]}:\n{error}", file=sys.stderr)
+        return 1
+    print(page)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,109 @@
+"""The report of one or several sweeps: page, figures, tables, claims and notebooks.
+
+The report is made in a temporary directory beside its place and renamed into it, so that a reader finds the old one
+or the new one, never half of either.
+"""
+
+import re
+import tempfile
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+
+from analysis.data.sweep import Sweep
+from analysis.figures.report_figures import ReportFigure, report_figures, save_figure
+from analysis.report.frames import csv_frames
+from analysis.report.notebook_runs import execute_notebooks
+from analysis.report.page import GENERATOR, render_page
+from analysis.report.sources import SOURCES_FILE
+from analysis.statistics.analyze import Analysis
+from analysis.statistics.claims import write_claims
+from analysis.statistics.views import analyze_views
+
+PAGE = "index.html"
+
+
+class RefusedOutput(ValueError):
+    """The output directory holds something that is not a report."""
+
+
+def build_report(
+    sweeps: Sequence[Sweep],
+    output: Path,
+    *,
+    seed: int = 0,
+    ends_only: bool = True,
+    notebooks: bool = True,
+    sources: str = "",
+) -> Path:
+    """Analyze sweeps and write the report; returns the page's path.
+
+    Args:
+        sweeps: the first is the main one; every setting (learning rate, ...) of each becomes a view of its own.
+        output: directory to create or, if it holds an earlier report, to replace.
+        seed: of the resampling; the same seed gives the same report.
+        ends_only: see `analysis.statistics.analyze.analyze`; the notebooks do as by default.
+        notebooks: also execute the notebooks on the first sweep.
+        sources: digest of what the sweeps were read from, kept beside the page.
+    Raises:
+        RefusedSweep, TooManyVariants: sweeps that cannot be analyzed or drawn.
+        RefusedOutput: `output` exists and is not a report.
+        CellExecutionError: a notebook failed.
+    """
+    _require_replaceable(output)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{output.name}-", dir=output.parent) as scratch:
+        draft = Path(scratch) / "report"
+        draft.mkdir()
+        with ThreadPoolExecutor(1) as pool:
+            executed = pool.submit(execute_notebooks, sweeps[0].path, draft) if notebooks else None
+            views = analyze_views(sweeps, seed=seed, ends_only=ends_only)
+            _write_views(views, draft, executed)
+        (draft / SOURCES_FILE).write_text(f"{sources}\n", encoding="utf-8")
+        _replace(output, draft, Path(scratch) / "replaced")
+    return output / PAGE
+
+
+def _write_views(views: Mapping[str, Analysis], draft: Path, executed: Future | None) -> None:
+    # The first view's files lie where a reader of one sweep expects them, each further view's in a folder of its own.
+    folders = {title: _slug(title) if number else "." for number, title in enumerate(views)}
+    figures: dict[str, dict[str, ReportFigure]] = {}
+    for title, analysis in views.items():
+        folder = draft / folders[title]
+        (folder / "figures").mkdir(parents=True)
+        (folder / "tables").mkdir()
+        figures[title] = {figure.name: figure for figure in report_figures(analysis)}
+        for figure in figures[title].values():
+            save_figure(figure, folder / "figures")
+        for name, frame in csv_frames(analysis).items():
+            frame.to_csv(folder / "tables" / f"{name}.csv", index=False)
+        write_claims(analysis.claims, folder / "claims.json")
+    downloads = [
+        (f"{folder}/{name}".removeprefix("./"),) * 2
+        for folder in folders.values()
+        for name in ("claims.json", "tables/")
+    ]
+    if executed is not None:
+        downloads += [(path.name, path.name) for path in executed.result()]
+    paths = {title: f"{folder}/figures".removeprefix("./") for title, folder in folders.items()}
+    (draft / PAGE).write_text(render_page(views, figures, paths, downloads), encoding="utf-8")
+
+
+def _slug(title: str) -> str:
+    return re.sub(r"[^\w.=-]+", "-", title.replace(" = ", "=")).strip("-.")
+
+
+def _require_replaceable(output: Path) -> None:
+    if not output.exists():
+        return
+    page = output / PAGE
+    is_report = page.is_file() and GENERATOR in page.read_text(encoding="utf-8", errors="replace")[:2000]
+    if not output.is_dir() or not (is_report or not any(output.iterdir())):
+        raise RefusedOutput(f"{output} exists and is not a report of this program; name another --output")
+
+
+def _replace(output: Path, draft: Path, replaced: Path) -> None:
+    """Put `draft` in the place of `output`: two renames, the gap between them too short to matter to a reader."""
+    if output.exists():
+        output.rename(replaced)
+    draft.rename(output)

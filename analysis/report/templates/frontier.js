@@ -1,0 +1,79 @@
+// The frontier: gold (or win rate) against KL (or √KL), with each variant's smoothed curve and band.
+const xValue = (kl) => (state.x === "kl" ? kl : Math.sqrt(Math.max(kl, 0)));
+const Y_TITLES = { gold: "gold reward, SD of π_ref", win_rate: "win rate against π_ref" };
+
+function bandTraces(variant, curve, scale = xValue) {
+  const x = curve.kl.map(scale);
+  const dimmed = state.strength === null ? 1 : 0.35;
+  const common = { type: "scatter", mode: "lines", hoverinfo: "skip", name: DATA.variants[variant].name };
+  return [
+    {
+      ...common, x: [...x, ...[...x].reverse()], y: [...curve.gold_high, ...[...curve.gold_low].reverse()],
+      fill: "toself", fillcolor: faded(variant, 0.13 * dimmed), line: { width: 0 },
+    },
+    { ...common, x, y: curve.gold, line: { color: faded(variant, dimmed), width: 2.4 } },
+  ];
+}
+
+function referenceTraces() {
+  if (state.y !== "gold") return [];
+  return sweep().reference_lines.map(({ name, dash, kl, gold }) => ({
+    type: "scatter", mode: "lines", x: kl.map(xValue), y: gold, hoverinfo: "skip", name,
+    line: { color: variable("--reference"), dash, width: 1.6 },
+  }));
+}
+
+function referenceLabels() {
+  if (state.y !== "gold") return [];
+  return sweep().reference_lines.map(({ name, kl, gold }, k) => ({
+    x: xValue(kl.at(-1)), y: gold.at(-1), text: name, showarrow: false, xanchor: "left", yanchor: k ? "top" : "bottom",
+    xshift: 4, bgcolor: variable("--panel"), opacity: 0.9, font: { size: 11.5, color: variable("--reference") },
+  }));
+}
+
+// Room for points and lines; a band that is wide because few seeds reach so far may leave the plot.
+function yRange(traces) {
+  const shown = traces.filter((trace) => trace.fill === undefined).flatMap((trace) => trace.y);
+  const low = shown.reduce((a, b) => Math.min(a, b), 0);
+  const high = shown.reduce((a, b) => Math.max(a, b), 0);
+  const margin = 0.06 * (high - low || 1);
+  return [low - margin, high + margin];
+}
+
+function drawFrontier() {
+  const { curves } = sweep();
+  const keep = (p, i) => state.checkpoints === "all" || p.final[i] === 1;
+  const traces = referenceTraces();
+  for (const variant of DATA.variants.keys()) {
+    if (!isShown(variant)) continue;
+    const curve = curves[variant];
+    const size = curve ? 7 : 11; // a policy that no line leads to would be overlooked
+    traces.push(pointsTrace(variant, pointIndices(variant, keep), (p, i) => xValue(p.kl[i]), (p, i) => p[state.y][i], size));
+    if (curve && state.y === "gold") traces.push(...bandTraces(variant, curve));
+  }
+  const kl = state.x === "sqrt" ? sqrtKlAxis() : axis("KL, nats per sequence", { rangemode: "tozero" });
+  const figure = layout(kl, axis(Y_TITLES[state.y], { range: yRange(traces) }));
+  return draw("frontier-plot", traces, { ...figure, annotations: referenceLabels() });
+}
+
+function setUpFrontier() {
+  for (const name of ["x", "y", "checkpoints"]) {
+    for (const input of document.querySelectorAll(`input[name="${name}"]`)) {
+      input.addEventListener("change", () => update({ [name]: input.value }));
+    }
+  }
+  const slider = byId("strength");
+  slider.addEventListener("input", () => {
+    const index = Number(slider.value);
+    update({ strength: index === 0 ? null : sweep().strengths[index - 1] });
+  });
+  redraws.push(() => {
+    slider.max = sweep().strengths.length;
+    slider.value = sweep().strengths.indexOf(state.strength) + 1;
+    const text = state.strength === null ? `all ${sweep().strength_name}` : `${sweep().strength_name} = ${number(state.strength)}`;
+    byId("strength-name").textContent = sweep().strength_name;
+    byId("strength-value").textContent = text;
+    slider.setAttribute("aria-valuetext", text);
+  });
+  registerPlot("frontier-plot", drawFrontier);
+}

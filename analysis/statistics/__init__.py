@@ -1,0 +1,1 @@
+"""Frames to estimates with intervals, and to verdicts on the claims."""

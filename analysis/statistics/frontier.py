@@ -1,0 +1,248 @@
+"""Gold reward as a function of KL: curves, budgets, areas, Pareto sets and differences between variants.
+
+The smoother is a penalized cubic spline in √KL over the checkpoints of all β and seeds of a variant: √KL because gold
+starts out linear in it (Gao et al. 2023, arXiv 2210.10760), a spline because a frontier may rise, peak and fall or
+not, and its second-order penalty because that shrinks towards a straight line, which has no peak of its own. The
+penalty is the same for all variants and minimizes the error on checkpoints of a β that the fit has not seen.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from analysis.statistics.intervals import compare_all, interval
+from analysis.statistics.resampling import Design, Draws, VariantReplicates
+from analysis.statistics.smoothing import PENALTIES, Basis, held_out_errors, normal_equations
+from analysis.statistics.stacking import stack
+
+KL_BUDGETS = (0.5, 1.0, 2.0, 5.0, 10.0)  # nats
+EQUIVALENCE_MARGIN = 0.1  # SD of π_ref's gold scores
+EQUIVALENT, DIFFERENT, UNCLEAR = "equivalent", "different", "unclear"
+_GOLD = ("gold", "gold_low", "gold_high", "gold_se", "kind")
+CURVE_COLUMNS = ("variant", "kl", *_GOLD)
+BUDGET_COLUMNS = ("variant", "kl", "covered", *_GOLD)
+AREA_COLUMNS = (
+    "variant", "kl_max", "area", "area_low", "area_high", "area_se", "mean_gold", "mean_gold_low", "mean_gold_high",
+    "mean_gold_se", "kind",
+)  # fmt: skip
+PAIRWISE_COLUMNS = (
+    "variant_a", "variant_b", "kl", "difference", "difference_low", "difference_high", "difference_se", "kind",
+    "verdict",
+)  # fmt: skip
+MIN_POLICIES = 3  # with fewer, a curve would be the smoother's invention
+_CURVE_POINTS = 80
+_AREA_POINTS = 200
+_PENALTY_ORDER = 2
+
+
+@dataclass(frozen=True)
+class SmoothedFrontier:
+    """One variant's spline in every version of the table.
+
+    Attributes:
+        coefficients: [R, K].
+        kl_min, kl_max: range that at least two seeds cover (one, if there is only one), nats.
+    """
+
+    basis: Basis
+    coefficients: np.ndarray
+    design: Design
+    kl_min: float
+    kl_max: float
+
+    def covers(self, kl: float) -> bool:
+        """Whether `kl` lies inside the data."""
+        return self.kl_min <= kl <= self.kl_max
+
+    def gold(self, kl: np.ndarray) -> np.ndarray:
+        """Gold at KLs [m] in every version, [R, m]."""
+        return self.coefficients @ self.basis.matrix(np.sqrt(kl)).T
+
+    def grid(self, points: int = _CURVE_POINTS) -> np.ndarray:
+        """KLs inside the data, equally spaced in √KL."""
+        return np.linspace(np.sqrt(self.kl_min), np.sqrt(self.kl_max), points).clip(0) ** 2
+
+
+@dataclass(frozen=True)
+class Frontiers:
+    """Frontiers of all variants of a sweep; KL in nats, gold in SD units.
+
+    A variant with fewer than MIN_POLICIES trained policies has points, and nothing that rests on a curve.
+
+    Attributes:
+        curves: ``variant, kl, gold, gold_low, gold_high, gold_se, kind``; pointwise band, 80 KLs per variant equally
+            spaced in √KL between the smallest and the largest KL that the variant covers (nothing is extrapolated).
+        budgets: ``variant, kl, covered, gold, gold_low, gold_high, gold_se, kind``; one row per variant and KL budget,
+            NaN where not covered.
+        areas: ``variant, kl_max, area, area_low, area_high, area_se, mean_gold, mean_gold_low, mean_gold_high,
+            mean_gold_se, kind``; ∫ gold dKL up to `common_kl` (SD · nats), and that divided by its length in nats.
+        pairwise: ``variant_a, variant_b, kl, difference, difference_low, difference_high, difference_se, kind,
+            verdict``; gold of a minus gold of b at each KL budget that all variants cover, simultaneous over all rows;
+            verdict is equivalent (interval inside ±margin) | different (interval outside ±margin) | unclear.
+        points: ``variant, strength, step, is_final, seeds, kl, gold, gold_low, gold_high, gold_se, kind, pareto,
+            pareto_overall``; checkpoints averaged over seeds; pareto: no other point of the same variant (of any
+            variant) has smaller KL and at least as much gold, or as small a KL and more gold.
+        smoothed: the splines in every version of the table, for further statistics.
+        common_kl: largest KL covered by every variant with a curve; NaN without any.
+        margin: the equivalence margin of `pairwise`.
+        smoother: one sentence about the smoother, for captions.
+        warnings: sentences.
+    """
+
+    curves: pd.DataFrame
+    budgets: pd.DataFrame
+    areas: pd.DataFrame
+    pairwise: pd.DataFrame
+    points: pd.DataFrame
+    smoothed: Mapping[str, SmoothedFrontier]
+    common_kl: float
+    margin: float
+    smoother: str
+    warnings: tuple[str, ...]
+
+
+def fit_frontiers(
+    draws: Draws,
+    *,
+    ends_only: bool = False,
+    budgets: tuple[float, ...] = KL_BUDGETS,
+    margin: float = EQUIVALENCE_MARGIN,
+) -> Frontiers:
+    """Smooth every variant's checkpoints and compare the variants at equal KL.
+
+    Args:
+        ends_only: smooth trained policies (and the start, at KL 0) only. Checkpoints on the way can reach less gold
+            at the same KL than policies trained to the end with a larger β; with all, the curve lies between.
+        budgets: KLs in nats at which gold is read off and variants are compared.
+        margin: largest difference in gold (SD units) that still counts as the same frontier.
+    """
+    smoothed_draws = draws.at_ends() if ends_only else draws
+    enough, warnings = _enough_policies(smoothed_draws, "trained policies" if ends_only else "checkpoints")
+    smoothed, penalty = _smooth_all(smoothed_draws, enough)
+    common_kl = min((curve.kl_max for curve in smoothed.values()), default=np.nan)
+    shared = [kl for kl in budgets if all(curve.covers(kl) for curve in smoothed.values())]
+    if not shared:
+        reach = ", ".join(f"{variant} {curve.kl_max:.3g}" for variant, curve in smoothed.items())
+        warnings.append(f"No KL budget of {budgets} nats is covered by every variant (largest KL: {reach}).")
+    return Frontiers(
+        stack([_curve(*item) for item in smoothed.items()], CURVE_COLUMNS),
+        stack([_at_budgets(*item, budgets) for item in smoothed.items()], BUDGET_COLUMNS),
+        stack([_area(*item, common_kl) for item in smoothed.items()], AREA_COLUMNS),
+        _compare(smoothed, shared, margin),
+        _points(draws),
+        smoothed,
+        common_kl,
+        margin,
+        f"penalized cubic spline in √KL over {'the last' if ends_only else 'all'} checkpoints of a variant; "
+        f"penalty {penalty:.1e} chosen on left-out strengths",
+        tuple(warnings),
+    )
+
+
+def _enough_policies(draws: Draws, what: str) -> tuple[tuple[str, ...], list[str]]:
+    """Variants with enough points for a curve, and sentences about the others."""
+    counts = draws.rows[draws.rows["step"] > 0].groupby("variant").size()
+    counts = counts.reindex(draws.variants, fill_value=0)
+    lacking = counts[counts < MIN_POLICIES]
+    warnings = [
+        f"{variant}: {count} {'trained policy' if count == 1 and what == 'trained policies' else what}, "
+        "too few for a curve."
+        for variant, count in lacking.items()
+    ]
+    return tuple(variant for variant in draws.variants if variant not in lacking.index), warnings
+
+
+def _smooth_all(draws: Draws, variants: tuple[str, ...]) -> tuple[dict[str, SmoothedFrontier], float]:
+    errors = np.zeros(len(PENALTIES))
+    bases: dict[str, Basis] = {}
+    for variant in variants:
+        rows = draws.rows[draws.rows["variant"] == variant]
+        d = np.sqrt(rows["kl"].to_numpy())
+        bases[variant] = basis = Basis(0.0, max(d.max(), 1e-6))
+        fold = rows["strength" if len(rows["strength"].unique()) > 2 else "seed"].to_numpy()
+        if len(np.unique(fold)) > 1:
+            errors += held_out_errors(basis, d, rows["gold"].to_numpy(), fold, _PENALTY_ORDER)
+    # The smoothest of the best where nothing could be held out.
+    penalty = float(PENALTIES[len(PENALTIES) - 1 - np.argmin(errors[::-1])])
+    return {variant: _smooth(draws.of(variant), bases[variant], penalty) for variant in variants}, penalty
+
+
+def _smooth(replicates: VariantReplicates, basis: Basis, penalty: float) -> SmoothedFrontier:
+    # Drawn prompts can push the largest KL past the basis; it then counts as the end.
+    d = np.minimum(np.sqrt(replicates.kl), basis.high)
+    equations = normal_equations(basis, d, replicates.gold, replicates.weight)
+    by_seed = replicates.rows.groupby("seed")["kl"]
+    covering = min(2, by_seed.ngroups)
+    kl_min = by_seed.min().nsmallest(covering).iloc[-1]
+    kl_max = by_seed.max().nlargest(covering).iloc[-1]
+    return SmoothedFrontier(
+        basis, equations.solve(penalty, _PENALTY_ORDER), replicates.design, float(kl_min), float(kl_max)
+    )
+
+
+def _curve(variant: str, curve: SmoothedFrontier) -> pd.DataFrame:
+    kl = curve.grid()
+    band = interval(curve.gold(kl), curve.design)
+    return pd.DataFrame({"variant": variant, "kl": kl, **band.columns("gold"), "kind": band.kind})
+
+
+def _at_budgets(variant: str, curve: SmoothedFrontier, budgets: tuple[float, ...]) -> pd.DataFrame:
+    covered = np.array([curve.covers(kl) for kl in budgets])
+    values = np.where(covered, curve.gold(np.minimum(budgets, curve.kl_max)), np.nan)
+    result = interval(values, curve.design)
+    return pd.DataFrame(
+        {"variant": variant, "kl": budgets, "covered": covered, **result.columns("gold"), "kind": result.kind}
+    )
+
+
+def _area(variant: str, curve: SmoothedFrontier, common_kl: float) -> pd.DataFrame:
+    kl = np.linspace(curve.kl_min, common_kl, _AREA_POINTS)
+    area = np.trapezoid(curve.gold(kl), kl, axis=1)
+    results = interval(np.stack([area, area / (common_kl - curve.kl_min)], axis=1), curve.design)
+    row: dict[str, object] = {"variant": variant, "kl_max": common_kl}
+    for number, name in enumerate(("area", "mean_gold")):
+        row |= {key: value[number] for key, value in results.columns(name).items()}
+    return pd.DataFrame([{**row, "kind": results.kind[0]}])
+
+
+def _compare(smoothed: Mapping[str, SmoothedFrontier], budgets: list[float], margin: float) -> pd.DataFrame:
+    frames = []
+    for kl in budgets if len(smoothed) > 1 else []:
+        values = np.concatenate([curve.gold(np.array([kl])) for curve in smoothed.values()], axis=1)
+        designs = [curve.design for curve in smoothed.values()]
+        frame = compare_all(values, list(smoothed), designs, comparisons=len(budgets))
+        frame.insert(2, "kl", kl)
+        frames.append(frame)
+    pairwise = stack(frames, PAIRWISE_COLUMNS)
+    low, high = pairwise["difference_low"], pairwise["difference_high"]
+    pairwise["verdict"] = np.select(
+        [(low > -margin) & (high < margin), (low > margin) | (high < -margin)], [EQUIVALENT, DIFFERENT], UNCLEAR
+    )
+    return pairwise
+
+
+def _points(draws: Draws) -> pd.DataFrame:
+    frames = []
+    for variant in draws.variants:
+        replicates = draws.of(variant)
+        groups, kl, gold, _ = replicates.means_by("strength", "step", "is_final")
+        result = interval(gold, replicates.design)
+        frame = groups.assign(kl=kl[0], **result.columns("gold"), kind=result.kind, pareto=pareto(kl[0], gold[0]))
+        frame.insert(0, "variant", variant)
+        frames.append(frame)
+    points = pd.concat(frames, ignore_index=True)
+    points["pareto_overall"] = pareto(points["kl"].to_numpy(), points["gold"].to_numpy())
+    return points
+
+
+def pareto(kl: np.ndarray, gold: np.ndarray) -> np.ndarray:
+    """Which points no other point beats: [n] bool. Smaller KL and larger gold are better; equal points both stay."""
+    order = np.lexsort((-gold, kl))
+    best_before = np.maximum.accumulate(np.concatenate([[-np.inf], gold[order]]))[:-1]
+    result = np.zeros(len(kl), dtype=bool)
+    result[order] = gold[order] > best_before
+    # Exact duplicates of an undominated point are not beaten by it.
+    kept = set(zip(kl[result], gold[result], strict=True))
+    return np.array([point in kept for point in zip(kl, gold, strict=True)])

@@ -1,0 +1,156 @@
+"""How checkpoints' KL and gold would move on other evaluation prompts, in two sets of B draws.
+
+*joint* draws take the same prompts for all cells, *within* draws take them anew for each seed; what the two sets are
+for is said in `analysis.statistics.intervals`. Where samples were kept, prompts are resampled; where only the records'
+standard errors are known, normal errors are drawn.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from analysis.data.sweep import RefusedSweep, Sweep
+
+# More samples (checkpoints × prompts) than this are not read: reading takes about 1 s per million.
+MAX_SAMPLES = 6_000_000
+# Prompts behind a record's standard error where neither samples nor a reference pool say how many there were.
+_ASSUMED_PROMPTS = 100
+
+
+@dataclass(frozen=True)
+class SampledPrompts:
+    """Prompts resampled with replacement.
+
+    Attributes:
+        prompt_ids: [prompts] ascending.
+        kl, gold: [rows, prompts] of every checkpoint.
+        joint: [B, prompts] weights that sum to 1.
+        within: [seeds, B, prompts], independent weights for each seed.
+    """
+
+    prompt_ids: np.ndarray
+    kl: np.ndarray
+    gold: np.ndarray
+    joint: np.ndarray
+    within: np.ndarray
+
+    @property
+    def prompts(self) -> int:
+        """Number of evaluation prompts."""
+        return len(self.prompt_ids)
+
+    def draw(self, rows: pd.DataFrame, seed: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """KL and gold of `rows` (index: row of the tables; `seed` [n]: index of each row's seed), each [2B, n]."""
+        tables = []
+        for samples in (self.kl, self.gold):
+            by_prompt = samples[rows.index].T
+            within = np.empty((len(self.joint), len(rows)))
+            for number, weights in enumerate(self.within):
+                within[:, seed == number] = weights @ by_prompt[:, seed == number]
+            tables.append(np.concatenate([self.joint @ by_prompt, within]))
+        return tables[0], tables[1]
+
+    def prompt_means(self, table: np.ndarray, prompt_ids: np.ndarray) -> np.ndarray:
+        """Means of `table` [prompts, ...], which no cell stands behind, in all draws: [2B, ...].
+
+        In a within draw it is averaged over the seeds' prompts, as a quantity of the cells is. Constant where the
+        table is about other prompts.
+        """
+        if not np.array_equal(prompt_ids, self.prompt_ids):
+            return np.broadcast_to(table.mean(axis=0), (2 * len(self.joint), *table.shape[1:]))
+        return np.tensordot(np.concatenate([self.joint, self.within.mean(axis=0)]), table, axes=1)
+
+
+@dataclass(frozen=True)
+class RecordedErrors:
+    """Normal errors of the recorded standard errors.
+
+    How much of an error is shared between cells is not recorded. It is taken as wholly shared, which bounds the
+    variance of averages over cells from above. With one seed the within draws take it as wholly separate between
+    checkpoints, and `analysis.statistics.intervals` uses the larger variance of the two sets, which bounds differences
+    too.
+
+    Attributes:
+        prompts: number of evaluation prompts.
+        joint: [B, 2] standard normal deviates of KL and gold.
+        within: [seeds, B, 2], independent deviates for each seed.
+        entropy: seeds the deviates of single checkpoints.
+    """
+
+    prompts: int
+    joint: np.ndarray
+    within: np.ndarray
+    entropy: int
+
+    def draw(self, rows: pd.DataFrame, seed: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """KL and gold of `rows`, each [2B, n]; KL is cut off at 0."""
+        shape = (len(self.joint), len(rows))
+        if len(self.within) > 1:
+            within = [self.within[:, :, column].T[:, seed] for column in (0, 1)]
+        else:
+            rng = np.random.default_rng([self.entropy, int(rows.index[0])])
+            within = list(rng.standard_normal((2, *shape)))
+        tables = []
+        for column, key in enumerate(("kl", "gold")):
+            deviates = np.concatenate([np.broadcast_to(self.joint[:, column, None], shape), within[column]])
+            tables.append(rows[key].to_numpy() + rows[f"{key}_se"].to_numpy() * deviates)
+        return np.maximum(tables[0], 0), tables[1]
+
+    def prompt_means(self, table: np.ndarray, prompt_ids: np.ndarray) -> np.ndarray:
+        """The plain mean over prompts in every draw, [2B, ...]: which errors belong to which prompt is not known."""
+        return np.broadcast_to(table.mean(axis=0), (2 * len(self.joint), *table.shape[1:]))
+
+
+PromptNoise = SampledPrompts | RecordedErrors
+
+
+def make_prompt_noise(sweep: Sweep, draws: int, rng: np.random.Generator) -> tuple[PromptNoise, tuple[str, ...]]:
+    """Draw the prompts for a sweep; also sentences that say what could not be used.
+
+    Raises:
+        RefusedSweep: fewer than two prompts; samples that disagree with their records or are not on the same prompts.
+    """
+    seeds = len(sweep.seeds)
+    if not sweep.has_samples:
+        reason = "Samples of some finished cells are missing"
+    else:
+        prompt_ids = np.sort(sweep.samples(["prompt_id"], cells=[sweep.checkpoints["cell"].iloc[0]])["prompt_id"])
+        prompts = len(prompt_ids)
+        if prompts < 2:
+            raise RefusedSweep(f"{sweep.path}: {prompts} evaluation prompt; intervals need at least 2")
+        if len(sweep.checkpoints) * prompts <= MAX_SAMPLES:
+            kl, gold = _sample_tables(sweep, prompt_ids)
+            uniform = np.full(prompts, 1 / prompts)
+            weights = rng.multinomial(prompts, uniform, size=(1 + seeds, draws)) / prompts
+            # With one seed both sets resample the same thing.
+            return SampledPrompts(prompt_ids, kl, gold, weights[0], weights[1:] if seeds > 1 else weights[:1]), ()
+        reason = f"More than {MAX_SAMPLES:,} samples"
+    prompts = _ASSUMED_PROMPTS if sweep.reference is None else sweep.reference["prompt_id"].nunique()
+    entropy = int(rng.integers(2**32))
+    noise = RecordedErrors(prompts, rng.standard_normal((draws, 2)), rng.standard_normal((seeds, draws, 2)), entropy)
+    return noise, (f"{reason}: prompt variation is taken from the records' standard errors.",)
+
+
+def _sample_tables(sweep: Sweep, prompt_ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """kl and gold of every checkpoint, each [rows of sweep.checkpoints, prompts]."""
+    frame = sweep.samples(["prompt_id", "kl", "gold"], final_only=False)
+    rows = pd.MultiIndex.from_frame(sweep.checkpoints[["cell", "step"]])
+    position = rows.get_indexer(pd.MultiIndex.from_frame(frame[["cell", "step"]]))
+    column = np.searchsorted(prompt_ids, frame["prompt_id"]).clip(max=len(prompt_ids) - 1)
+    known = (position >= 0) & (prompt_ids[column] == frame["prompt_id"].to_numpy())
+    tables = []
+    for key in ("kl", "gold"):
+        table = np.full((len(rows), len(prompt_ids)), np.nan)
+        table[position[known], column[known]] = frame[key].to_numpy()[known]
+        recorded = sweep.checkpoints[key].to_numpy()
+        # A prompt without sample leaves NaN, which agrees with nothing.
+        agrees = np.abs(table.mean(axis=1) - recorded) <= 1e-3 * (1 + np.abs(recorded))
+        if not agrees.all():
+            cell, step = rows[int(np.argmin(agrees))]
+            raise RefusedSweep(
+                f"{sweep.path / cell}: samples of step {step} do not average to the recorded {key}, or lack one of the "
+                f"{len(prompt_ids)} prompts of the first cell; delete the cell and run the sweep again"
+            )
+        tables.append(table)
+    return tables[0], tables[1]

@@ -1,0 +1,39 @@
+"""A view is what can be analyzed as one: a sweep at one setting."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+from analysis.data.sweep import Sweep
+from analysis.statistics.analyze import Analysis, analyze
+from analysis.theory.losses import predicted_beta_ratios
+from bench.records import GPO
+
+
+def analyze_views(sweeps: Sequence[Sweep], *, seed: int = 0, ends_only: bool = True) -> dict[str, Analysis]:
+    """One analysis per sweep and setting (learning rate, ...), by a title that tells them apart.
+
+    Args:
+        seed: of the resampling, the same for every view.
+        ends_only: see `analysis.statistics.analyze.analyze`.
+    Raises:
+        analysis.data.sweep.RefusedSweep: samples that contradict their records.
+    """
+    names = [sweep.name for sweep in sweeps]
+    views = {}
+    for sweep in sweeps:
+        name = sweep.name if names.count(sweep.name) == 1 else str(sweep.path)
+        for setting, part in sweep.by_setting():
+            title = ", ".join([name, *(f"{key} = {value}" for key, value in setting.items())])
+            predictions = _predictions(part)
+            views[title] = analyze(part, np.random.default_rng(seed), predictions=predictions, ends_only=ends_only)
+    return views
+
+
+def _predictions(sweep: Sweep) -> pd.DataFrame | None:
+    """What theory says of how β moves: of the variants that are a built-in loss of GPO, and of no other."""
+    if sweep.label_probability is None:
+        return None
+    ratios = predicted_beta_ratios(sweep.label_probability).rename(columns={"loss": "variant"})
+    return ratios[ratios["variant"].map(sweep.methods) == GPO].reset_index(drop=True)

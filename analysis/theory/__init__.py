@@ -1,0 +1,1 @@
+"""What the GPO paper and its losses predict, in numpy."""

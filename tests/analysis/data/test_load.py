@@ -1,0 +1,243 @@
+"""Loading: what becomes a row, what is refused and why."""
+
+import json
+import time
+
+import numpy as np
+import pandas as pd
+import pytest
+from synthetic_runs import Truth, cell_name, write_sweep
+
+from analysis.data.load import RefusedSweep, load_sweep
+from bench import records
+
+SMALL = Truth(losses=("logistic", "squared"), betas=(0.1, 1.0), seeds=(0, 1), steps=(0, 5, 10), prompts=8)
+FIRST = cell_name("logistic", 0.1, 0)
+
+
+@pytest.fixture
+def sweep_dir(tmp_path):
+    return write_sweep(tmp_path / "runs" / "small", SMALL)
+
+
+def edit_records(cell_dir, change):
+    """Rewrite a cell's records; `change` gets the list of rows and may alter it in place."""
+    path = cell_dir / records.RECORDS_FILE
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    change(rows)
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def edit_plan(sweep_dir, change):
+    path = sweep_dir / records.PLAN_FILE
+    plan = json.loads(path.read_text())
+    change(plan["cells"])
+    path.write_text(json.dumps(plan))
+
+
+def set_state(cell_dir, state, error=None, updated_at=1e9):
+    status = records.CellStatus(state, cell_dir.name, 2, 1e9, updated_at, 5, 10, "another host", 1, error)
+    records.write_status(cell_dir, status)
+
+
+def test_every_record_of_finished_cells_is_a_row(sweep_dir):
+    sweep = load_sweep(sweep_dir)
+    assert len(sweep.cells) == 2 * 2 * 2
+    assert len(sweep.checkpoints) == 2 * 2 * 2 * 3
+    assert set(records.METRICS) | {"cell", "is_final"} == set(sweep.checkpoints.columns)
+    line = json.loads((sweep_dir / FIRST / records.RECORDS_FILE).read_text().splitlines()[1])
+    row = sweep.checkpoints.query("cell == @FIRST and step == 5").iloc[0]
+    assert {key: row[key] for key in records.METRICS} == line
+    assert list(sweep.checkpoints.query("cell == @FIRST")["is_final"]) == [False, False, True]
+    assert (sweep.final["step"] == 10).all()
+    assert sweep.methods == {"logistic": "gpo", "squared": "gpo"}
+    assert sweep.variants == ("logistic", "squared")
+    assert sweep.seeds == (0, 1)
+    assert sweep.warnings == ()
+
+
+def test_only_finished_cells_enter_and_the_others_are_rows_with_a_state(sweep_dir):
+    set_state(sweep_dir / FIRST, "failed", "non-finite loss at step 7")
+    running, silent = (sweep_dir / cell_name(loss, 0.1, 1) for loss in ("logistic", "squared"))
+    set_state(running, "running", updated_at=time.time())
+    (running / records.RECORDS_FILE).write_text('{"half": ')  # its last line is being written
+    set_state(silent, "running", updated_at=time.time() - 3600)
+    edit_plan(sweep_dir, lambda cells: cells.append(cells[0] | {"cell": "never started", "strength": 3.0}))
+    sweep = load_sweep(sweep_dir)
+    states = sweep.cells.set_index("cell")["state"]
+    assert dict(states.value_counts()) == {"done": 5, "failed": 1, "running": 1, "interrupted": 1, "missing": 1}
+    # The report and `python -m bench.status` cannot disagree: both ask one function.
+    assert states.to_dict() == {name: records.cell_view(sweep_dir, name).state for name in states.index}
+    assert set(sweep.checkpoints["cell"]) == set(states.index[states == "done"])
+    failed = sweep.cells.set_index("cell").loc[FIRST]
+    assert (failed["error"], failed["attempts"]) == ("non-finite loss at step 7", 2)
+    assert any("4 of 9 planned cells are not finished" in sentence for sentence in sweep.warnings)
+    assert len(sweep.unfinished) == 4
+
+
+def test_missing_seeds_are_said(sweep_dir):
+    set_state(sweep_dir / FIRST, "failed", "x")
+    (sentence,) = (s for s in load_sweep(sweep_dir).warnings if "Seeds are missing" in s)
+    assert "1 of 4 pairs of variant and β, such as logistic at β = 0.1" in sentence
+
+
+def test_one_seed_is_said(tmp_path):
+    sweep = load_sweep(write_sweep(tmp_path / "one", Truth(losses=("squared",), betas=(0.1,), seeds=(4,), prompts=4)))
+    assert any("One seed only" in sentence for sentence in sweep.warnings)
+
+
+def drop_records(cell):
+    (cell / records.RECORDS_FILE).unlink()
+
+
+def set_key(key, value, row=0):
+    return lambda cell: edit_records(cell, lambda rows: rows[row].__setitem__(key, value))
+
+
+REFUSED = {
+    "no records": (drop_records, "marked done but has no records"),
+    "no step 0": (lambda cell: edit_records(cell, lambda rows: rows.pop(0)), "step 0 is not recorded"),
+    "no last step": (lambda cell: edit_records(cell, lambda rows: rows.pop()), "last recorded step is 5"),
+    "step twice": (lambda cell: edit_records(cell, lambda rows: rows.insert(1, rows[1])), "steps do not ascend"),
+    "another world": (set_key("world", "other"), "2 values of 'world'.*other: 1 cells.*synthetic: 8 cells"),
+    "another gold model": (set_key("gold_model", "g2"), "2 values of 'gold_model'"),
+    "another reference": (set_key("reference", "r2"), "2 values of 'reference'"),
+    "other preferences": (set_key("preferences", "p2"), "2 values of 'preferences'"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_refused_with_the_reason(sweep_dir, case):
+    damage, reason = REFUSED[case]
+    damage(sweep_dir / FIRST)
+    with pytest.raises(RefusedSweep, match=reason):
+        load_sweep(sweep_dir)
+
+
+def truncate(cell):
+    path = cell / records.RECORDS_FILE
+    path.write_text(path.read_text()[:-40])
+
+
+@pytest.mark.parametrize(
+    ("damage", "reason"),
+    [
+        (truncate, r"records.jsonl:3: not a complete JSON line"),
+        (set_key("schema", 99), r"records.jsonl:1: schema 99"),
+        (lambda cell: edit_records(cell, lambda rows: rows[1].pop("kl")), r"records.jsonl:2: missing kl"),
+        (lambda cell: (cell / records.STATUS_FILE).write_text("{"), "not a cell status"),
+    ],
+)
+def test_damaged_files_are_named(sweep_dir, damage, reason):
+    damage(sweep_dir / FIRST)
+    with pytest.raises(records.DamagedRecord, match=reason):
+        load_sweep(sweep_dir)
+
+
+def test_no_finished_cell(sweep_dir):
+    for cell in sweep_dir.glob("loss=*"):
+        set_state(cell, "failed", "x")
+    with pytest.raises(RefusedSweep, match=r"no finished cell.*8 planned cells are \{'failed': 8\}"):
+        load_sweep(sweep_dir)
+
+
+def test_an_unknown_directory_suggests_nearby_sweeps(sweep_dir):
+    with pytest.raises(RefusedSweep, match=r"no plan.json there.*sweeps nearby: \S*runs/small"):
+        load_sweep(sweep_dir.parent / "smal")
+    with pytest.raises(RefusedSweep, match=r"sweeps nearby: .*small"):  # the folder of sweeps instead of one
+        load_sweep(sweep_dir.parent)
+    with pytest.raises(RefusedSweep, match="holds no sweep"):
+        load_sweep(sweep_dir.parent / "nowhere" / "deep")
+
+
+def test_a_damaged_plan_is_named(sweep_dir):
+    (sweep_dir / records.PLAN_FILE).write_text("[]")
+    with pytest.raises(records.DamagedRecord, match=r"plan\.json"):
+        load_sweep(sweep_dir)
+
+
+def test_samples_are_read_on_demand_and_carry_their_cell(sweep_dir):
+    sweep = load_sweep(sweep_dir)
+    frame = sweep.samples(["prompt_id", "gold"])
+    assert list(frame.columns) == ["cell", "variant", "strength", "lr", "seed", "step", "prompt_id", "gold"]
+    assert len(frame) == 8 * SMALL.prompts
+    assert (frame["step"] == 10).all()
+    means = frame.groupby("cell")["gold"].mean()
+    np.testing.assert_allclose(means[sweep.final["cell"]], sweep.final["gold"])
+    everything = sweep.samples(final_only=False, cells=[FIRST])
+    raw = pd.read_parquet(sweep_dir / FIRST / records.SAMPLES_FILE)
+    pd.testing.assert_frame_equal(everything[list(raw.columns)], raw)
+    (sweep_dir / FIRST / records.SAMPLES_FILE).unlink()
+    reloaded = load_sweep(sweep_dir)  # does not mind
+    assert not reloaded.has_samples
+    with pytest.raises(RefusedSweep, match="its samples are missing"):
+        reloaded.samples(["gold"])
+    with pytest.raises(RefusedSweep, match="'elsewhere' is not a finished cell"):
+        sweep.samples(cells=["elsewhere"])
+
+
+def test_damaged_samples_are_named(sweep_dir):
+    (sweep_dir / FIRST / records.SAMPLES_FILE).write_bytes(b"PAR1 no more")
+    with pytest.raises(RefusedSweep, match=r"samples.parquet: cannot read step, gold"):
+        load_sweep(sweep_dir).samples(["gold"])
+
+
+def test_reference_and_labels_belong_to_the_records(sweep_dir):
+    sweep = load_sweep(sweep_dir)
+    assert tuple(sweep.reference.columns) == records.REFERENCE_COLUMNS
+    assert sweep.label_probability.shape == (100,)
+    (sweep_dir / "reference-r1.parquet").rename(sweep_dir / "reference-r0.parquet")
+    assert load_sweep(sweep_dir).reference is None
+
+
+def with_learning_rates(sweep_dir):
+    """Seed 1 is turned into seed 0 at another learning rate."""
+
+    def change(cells):
+        for row in cells:
+            row |= {"lr": 1e-3 if row["seed"] else 5e-4, "optim.lr": 1e-3 if row["seed"] else 5e-4, "seed": 0}
+
+    edit_plan(sweep_dir, change)
+    for cell in sweep_dir.glob("*seed=1"):
+        edit_records(cell, lambda rows: [row.update(lr=1e-3, seed=0) for row in rows])
+    return sweep_dir
+
+
+def test_a_swept_learning_rate_is_a_setting_to_be_chosen(sweep_dir):
+    sweep = load_sweep(with_learning_rates(sweep_dir))
+    assert sweep.setting_keys == ("lr",)
+    parts = sweep.by_setting()
+    assert [setting for setting, _ in parts] == [{"lr": 5e-4}, {"lr": 1e-3}]
+    for setting, part in parts:
+        assert (part.checkpoints["lr"] == setting["lr"]).all()
+        assert len(part.cells) == 4
+        assert part.setting_keys == ()
+    assert len(sweep.only(lr=[5e-4, 1e-3]).cells) == 8
+    with pytest.raises(RefusedSweep, match=r"no finished cell has \{'lr': 7\}; the plan has .*0.0005, 0.001"):
+        sweep.only(lr=7)
+    with pytest.raises(RefusedSweep, match="nothing to select by 'warmup'; the plan has variant, strength, seed, lr"):
+        sweep.only(warmup=1)
+
+
+def test_further_swept_keys_come_from_the_plan(sweep_dir):
+    def change(cells):
+        for row in cells:
+            row |= {"labels.flip_rate": 0.1 * row["seed"], "train.eval_steps": [0, row["seed"]], "world": "synthetic"}
+
+    edit_plan(sweep_dir, change)
+    sweep = load_sweep(sweep_dir)
+    assert sweep.setting_keys == ("labels.flip_rate", "train.eval_steps")
+    assert "world" in sweep.cells
+    assert len(sweep.only(**{"labels.flip_rate": 0.1}).final) == 4
+
+
+def test_parts_of_different_worlds_can_be_loaded_by_themselves(sweep_dir):
+    edit_plan(sweep_dir, lambda cells: [row.update(world="ab"[row["seed"]]) for row in cells])
+    for cell in sweep_dir.glob("loss=*"):
+        edit_records(cell, lambda rows: [row.update(world="ab"[row["seed"]]) for row in rows])
+    with pytest.raises(RefusedSweep, match=r"2 values of 'world'.*of world"):
+        load_sweep(sweep_dir)
+    part = load_sweep(sweep_dir, only={"world": "b"})
+    assert part.seeds == (1,)
+    with pytest.raises(RefusedSweep, match="nothing to select by 'wrold'"):
+        load_sweep(sweep_dir, only={"wrold": "b"})
