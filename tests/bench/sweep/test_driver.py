@@ -1,172 +1,166 @@
 """Sweeps through the real command line, in processes of their own: killed, interrupted, doubled, and started again."""
 
-import json
 import os
+import shutil
 import signal
-import subprocess
-import sys
-import time
-from contextlib import contextmanager
-from pathlib import Path
 
 import pytest
-from hydra import compose, initialize_config_dir
-from hydra._internal.callbacks import Callbacks
-from hydra.core.global_hydra import GlobalHydra
-from hydra.types import HydraContext, RunMode
-from processes import find_processes
+from running import run as run_cell
+from sweep_process import SweepProcess, stamps, start, state_of, without_times
 
-from bench.checked import ConfigError
-from bench.config import cell_config
-from bench.messages import CONFIG_DIR, CONFIG_NAME
-from bench.records import RECORDS_FILE, read_status
-from bench.sweep.driver import plan_cells
-
-ROOT = Path(__file__).resolve().parents[3]
-LOSSES, BETAS = ("logistic", "squared"), ("0.1", "1e0", "1")  # the last two are one β
+from bench.records import read_status
 
 
-class SweepProcess:
-    """``python -m bench.train -m`` on the tiny world, in a process group of its own."""
-
-    def __init__(self, world, runs: Path, *extra: str) -> None:
-        arguments = [
-            *world.overrides(runs, {"optim.steps": 40}), f"loss={','.join(LOSSES)}", f"beta={','.join(BETAS)}",
-            "seed=0,1", "sweep=t", "hydra.launcher.n_jobs=2", *extra,
-        ]  # fmt: skip
-        self.directory = runs / "t"
-        self.mark = f"GPO_TEST={runs}"
-        environment = {**os.environ, "GPO_TEST": str(runs), "OMP_NUM_THREADS": "1"}
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "bench.train", "-m", *arguments], cwd=ROOT, env=environment, text=True,
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
-            # Where the tests run in the background of a shell, Ctrl-C is ignored, and by what they start as well.
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-        )  # fmt: skip
-
-    def finish(self) -> str:
-        output, _ = self.process.communicate(timeout=240)
-        return output
-
-    def wait_for(self, state: str, *, count: int = 1) -> list[Path]:
-        """Wait until `count` cells are in `state`; returns their directories."""
-        deadline = time.time() + 240
-        while time.time() < deadline and self.process.poll() is None:
-            found = [path.parent for path in self.directory.glob("*/status.json") if state_of(path.parent) == state]
-            if len(found) >= count:
-                return found
-            time.sleep(0.02)
-        raise AssertionError(f"never {count} cells {state}; status {self.process.poll()}: {self.finish()}")
-
-    def kill_group(self, number: int) -> None:
-        os.killpg(self.process.pid, number)
-
-
-def state_of(cell_dir: Path) -> str | None:
-    status = read_status(cell_dir)
-    return None if status is None else status.state
-
-
-def stamps(cell_dirs) -> dict[str, int]:
-    return {path.name: (path / RECORDS_FILE).stat().st_mtime_ns for path in cell_dirs}
-
-
-def without_times(cell_dir: Path) -> list[dict]:
-    lines = (cell_dir / RECORDS_FILE).read_text().splitlines()
-    return [{key: value for key, value in json.loads(line).items() if key != "wall_s"} for line in lines]
+def cells_of(sweep):
+    return sorted(path.parent for path in sweep.directory.glob("*/status.json"))
 
 
 def test_a_killed_sweep_resumes_and_a_killed_worker_loses_only_its_cell(tiny_world, tmp_path):
-    """SIGKILL to everything, then SIGKILL to one worker, then a call that has nothing to do."""
+    """SIGKILL to the driver, then SIGKILL to one worker, then a call that has nothing to do."""
     first = SweepProcess(tiny_world, tmp_path / "runs")
     first.wait_for("done")
-    first.kill_group(signal.SIGKILL)
+    os.kill(first.process.pid, signal.SIGKILL)
     first.finish()
-    # Workers of loky are in the driver's session or not; none may live on to finish the sweep for the next call.
-    for pid in find_processes("loky", environment=first.mark):
-        os.kill(pid, signal.SIGKILL)
-    done = [path.parent for path in first.directory.glob("*/status.json") if state_of(path.parent) == "done"]
+    assert first.left_over() == [], "workers end with their driver"
+    assert not list(first.directory.glob("*/.claim-*")), "and give their cells back"
+    done = [path for path in cells_of(first) if state_of(path) == "done"]
     before = stamps(done)
     assert 1 <= len(done) < 8
 
     second = SweepProcess(tiny_world, tmp_path / "runs")
     running = second.wait_for("running")[0]
-    victim = read_status(running)
-    os.kill(victim.pid, signal.SIGKILL)
+    victim = read_status(running).pid
+    os.kill(victim, signal.SIGKILL)
     output = second.finish()
     assert second.process.returncode == 0, output
     assert f"8 cells, {len(done)} finished, {8 - len(done)} to run" in output
-    cells = sorted(path.parent for path in second.directory.glob("*/status.json"))
+    assert f"worker {victim} was ended by SIGKILL" in output
+    cells = cells_of(second)
     assert [state_of(cell) for cell in cells] == ["done"] * 8, "1e0 and 1 are one β: 2 losses × 2 β × 2 seeds"
     assert {name: stamp for name, stamp in stamps(cells).items() if name in before} == before
+    assert [death["pid"] for death in read_status(running).deaths] == [victim]
+    others = [cell for cell in cells if cell != running and cell.name not in before]
+    assert {read_status(cell).attempts for cell in others} <= {1, 2}, "2: in the first sweep and in the second"
 
     third = SweepProcess(tiny_world, tmp_path / "runs")
     output = third.finish()
     assert third.process.returncode == 0
     assert "8 cells, 8 finished, 0 to run" in output
-    assert stamps(cells) == stamps(sorted(path.parent for path in third.directory.glob("*/status.json")))
+    assert stamps(cells) == stamps(cells_of(third))
 
 
-@contextmanager
-def planned(*overrides):
-    """The cells of a multirun."""
-    with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
-        hydra = GlobalHydra.instance().hydra
-        base = hydra.compose_config(CONFIG_NAME, list(overrides), RunMode.MULTIRUN, with_log_configuration=False)
-        yield plan_cells(base, HydraContext(config_loader=hydra.config_loader, callbacks=Callbacks(base)))
+def test_a_cell_that_kills_its_worker_twice_has_failed_and_the_others_finish(tiny_world, tmp_path):
+    world = tiny_world.overrides(tmp_path / "runs", {"optim.steps": 4})
+    (tmp_path / "killer_loss.py").write_text(
+        "import os, signal\nfrom torch.nn.functional import softplus\n"
+        "def f(z):\n"
+        "    if z.requires_grad and os.environ.get('OMP_NUM_THREADS') == '1' and len(z) == 8:  # a batch, not a check\n"
+        "        os.kill(os.getpid(), signal.SIGKILL)\n"
+        "    return softplus(-z)\n"
+    )
+    mark = f"PYTHONPATH={tmp_path}"
+    arguments = (*world, "loss=logistic,killer_loss:f,hinge", "beta=0.1", "seed=0", "sweep=t", "workers=2")
+    process = start("bench.train", "-m", *arguments, mark=mark)
+    output, _ = process.communicate(timeout=240)
+    assert process.returncode == 1, output
+    states = {
+        path.parent.name.split(",")[0]: read_status(path.parent) for path in tmp_path.glob("runs/t/*/status.json")
+    }
+    assert {name: status.state for name, status in states.items()} == {
+        "loss=logistic": "done", "loss=hinge": "done", "loss=killer_loss:f": "failed",
+    }  # fmt: skip
+    error = states["loss=killer_loss:f"].error
+    assert "its worker was killed 2 times while it ran" in error
+    assert error.count("ended by SIGKILL") == 2, error
 
 
-@pytest.mark.parametrize(
-    ("overrides", "count"),
-    [
-        (["loss=logistic,savage", "beta=0.1,1", "optim.lr=1e-3"], 4),
-        (["experiment=oracle", "loss=squared", "seed=0,1", "pairs.held_out=64"], 10),  # the file sets held_out too
-        (["world=reviews,reviews_tiny,oracle", "optim={steps: 7, lr: 0.5}", "world.max_new_tokens=9"], 3),
-        (["+world.gold.width=32,64", "world.params.policy.layers=1", "hydra.launcher.n_jobs=1", "cpu_threads=1,2"], 4),
-    ],
-)
-def test_jobs_are_composed_as_by_hydra(overrides, count):
-    """Against Hydra's own composition of every job."""
-    with planned(*overrides) as cells:
-        assert len(cells) == count
-        for cell in cells:
-            assert cell.config == cell_config(compose(CONFIG_NAME, overrides=list(cell.overrides)))
-
-
-def test_different_settings_of_one_cell_are_refused():
-    with (
-        pytest.raises(ConfigError, match=r"experiment=smoke .* are different settings of one cell, loss=logistic"),
-        planned("experiment=frontier,smoke", "sweep=one", "loss=logistic", "beta=0.1", "seed=0"),
-    ):
-        pass
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupted_sweep_says_so_and_leaves_no_worker(tiny_world, tmp_path, number):
-    sweep = SweepProcess(tiny_world, tmp_path / "runs")
-    sweep.wait_for("running")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_an_interrupted_sweep_says_so_and_leaves_no_worker_and_no_claim(tiny_world, tmp_path, number):
+    sweep = SweepProcess(tiny_world, tmp_path / "runs", "optim.steps=4000", "resume.every=0")
+    running = sweep.wait_for("running")
     os.kill(sweep.process.pid, number)
     output = sweep.finish()
     assert sweep.process.returncode == 130, output
     assert "the same command runs what is missing" in output
-    deadline = time.time() + 20
-    while (left := find_processes("loky", environment=sweep.mark)) and time.time() < deadline:
-        time.sleep(0.1)
-    assert left == []
+    assert sweep.left_over() == []
+    assert not list(sweep.directory.glob("*/.claim-*"))
+    assert {state_of(cell) for cell in running} == {"interrupted"}
+    assert all((cell / "resume" / "state.safetensors").exists() for cell in running), "the work so far is kept"
 
 
-@pytest.mark.slow
 def test_two_sweeps_at_once_share_the_work_and_the_artifacts(tiny_world, tmp_path):
     world = tiny_world._replace(artifacts=tmp_path / "artifacts")  # none there yet: both want to build them
     both = [SweepProcess(world, tmp_path / "runs") for _ in range(2)]
     outputs = [sweep.finish() for sweep in both]
-    cells = sorted(path.parent for path in both[0].directory.glob("*/status.json"))
-    assert [state_of(cell) for cell in cells] == ["done"] * 8, outputs
+    assert [sweep.process.returncode for sweep in both] == [0, 0], outputs
+    cells = cells_of(both[0])
+    assert [state_of(cell) for cell in cells] == ["done"] * 8
     assert [read_status(cell).attempts for cell in cells] == [1] * 8, "no cell was run twice"
-    for kind in ("world", "reference", "pairs", "preferences"):
+    for kind in ("world", "reference", "pool", "preferences"):
         assert len(list((world.artifacts / kind).glob("*/manifest.json"))) == 1
         assert sum(output.count(f"building {kind} ") for output in outputs) == 1
+
+
+def test_workers_by_hand_finish_a_sweep_that_was_planned(tiny_world, tmp_path):
+    """On a copy of the folder, as another machine that mounts it elsewhere would see it."""
+    runs = tmp_path / "here" / "runs"
+    world = tiny_world._replace(artifacts=tmp_path / "here" / "artifacts")
+    driver = SweepProcess(world, runs)
+    driver.wait_for("done")
+    os.kill(driver.process.pid, signal.SIGTERM)
+    driver.finish()
+    there = tmp_path / "there"
+    shutil.copytree(tmp_path / "here", there, symlinks=True)
+    left = 8 - sum(state_of(path.parent) == "done" for path in (there / "runs" / "t").glob("*/status.json"))
+    assert left > 2
+    one = start("bench.worker", str(there / "runs" / "t"), "--max-cells", "1", "--device", "cpu", mark=driver.mark)
+    output, _ = one.communicate(timeout=120)
+    assert (one.returncode, output.count("done")) == (0, 1), output
+    several = [start("bench.worker", str(there / "runs" / "t"), mark=driver.mark) for _ in range(2)]
+    outputs = [worker.communicate(timeout=240)[0] for worker in several]
+    assert [worker.returncode for worker in several] == [0, 0], outputs
+    assert sum(text.count("done") for text in outputs) == left - 1
+    assert all(state_of(path.parent) == "done" for path in (there / "runs" / "t").glob("*/status.json"))
+
+
+def test_a_worker_that_gets_a_signal_or_runs_out_of_time_gives_its_cell_back(tiny_world, tmp_path):
+    driver = SweepProcess(tiny_world, tmp_path / "runs", "optim.steps=4000", "seed=0", "beta=0.1")
+    driver.wait_for("running")
+    os.kill(driver.process.pid, signal.SIGINT)
+    driver.finish()
+    for number in (signal.SIGUSR1, signal.SIGUSR2):
+        worker = start("bench.worker", str(driver.directory), mark=driver.mark)
+        driver.process = worker  # wait_for watches it
+        (cell, *_) = driver.wait_for("running")
+        os.kill(worker.pid, number)
+        output, _ = worker.communicate(timeout=60)
+        assert worker.returncode == 130, output
+        assert state_of(cell) == "interrupted"
+    timed = start("bench.worker", str(driver.directory), "--max-minutes", "0.01", mark=driver.mark)
+    output, _ = timed.communicate(timeout=60)
+    assert timed.returncode == 0, output
+    assert not list(driver.directory.glob("*/.claim-*"))
+    assert "done" not in {state_of(path.parent) for path in driver.directory.glob("*/status.json")}
+
+
+@pytest.mark.parametrize("launcher", ["basic", "joblib"])
+def test_a_launcher_of_hydras_runs_the_same_worker(tiny_world, tmp_path, launcher):
+    sweep = SweepProcess(tiny_world, tmp_path / "runs", f"hydra/launcher={launcher}", "seed=0", "loss=logistic")
+    output = sweep.finish()
+    assert sweep.process.returncode == 0, output
+    assert [state_of(cell) for cell in cells_of(sweep)] == ["done"] * 2
+    assert sweep.left_over() == []
+
+
+@pytest.mark.slow
+def test_joblib_workers_that_are_killed_are_started_again(tiny_world, tmp_path):
+    sweep = SweepProcess(tiny_world, tmp_path / "runs", "hydra/launcher=joblib", "optim.steps=400")
+    running = sweep.wait_for("running")[0]
+    os.kill(read_status(running).pid, signal.SIGKILL)
+    output = sweep.finish()
+    assert sweep.process.returncode == 0, output
+    assert [state_of(cell) for cell in cells_of(sweep)] == ["done"] * 8
+    assert sweep.left_over() == []
 
 
 @pytest.mark.slow
@@ -176,9 +170,7 @@ def test_a_cell_of_a_sweep_and_the_same_cell_alone_have_the_same_records(tiny_wo
     assert sweep.process.returncode == 0, output
     name = next(path.parent.name for path in sweep.directory.glob("loss=logistic,beta=0.1,seed=0*/status.json"))
     cell = tiny_world.cell(tmp_path / "alone", {"optim.steps": 40, "sweep": "t", "loss": "logistic", "beta": 0.1})
-    from running import run
-
-    assert run(cell).state == "done"
+    assert run_cell(cell).state == "done"
     drop = ("cell_id", "git_commit", "config")  # the file of the world spells its defaults out
     swept, alone = without_times(sweep.directory / name), without_times(cell.directory)
     assert len(swept) == len(alone)

@@ -1,0 +1,89 @@
+"""Command lines become configurations as Hydra would have composed them, before anything else is done."""
+
+import sys
+
+import pytest
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+
+from bench.checked import ConfigError
+from bench.sweep.compose import CONFIG_DIR, CONFIG_NAME, asks_for_sweep, compose_one, compose_sweep
+
+
+@pytest.mark.parametrize(
+    ("overrides", "count"),
+    [
+        (["loss=logistic,savage", "beta=0.1,1", "optim.lr=1e-3"], 4),
+        (["experiment=oracle", "loss=squared", "seed=0,1", "pairs.held_out=64"], 10),  # the file sets held_out too
+        (["world=reviews,reviews_tiny,oracle", "optim={steps: 7, lr: 0.5}", "world.max_new_tokens=9"], 3),
+        (["+world.gold.width=32,64", "world.params.policy.layers=1", "hydra.launcher.n_jobs=1", "cpu_threads=1,2"], 4),
+        (["experiment=frontier,smoke", "loss=logistic", "beta=0.1", "seed=range(3)"], 6),
+    ],
+)
+def test_jobs_are_composed_as_by_hydra(overrides, count):
+    """Against Hydra's own composition of every job."""
+    jobs = compose_sweep(["-m", *overrides]).jobs
+    assert len(jobs) == count
+    with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
+        for job in jobs:
+            composed = compose(CONFIG_NAME, overrides=list(job.overrides))
+            assert job.settings == OmegaConf.to_container(composed, resolve=True)
+
+
+def test_one_configuration_is_composed_as_by_hydra():
+    overrides = ["experiment=smoke", "loss=hinge", "+world.gold.width=8", "optim.lr=1e-3"]
+    job = compose_one(overrides)
+    with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
+        assert job.settings == OmegaConf.to_container(compose(CONFIG_NAME, overrides=overrides), resolve=True)
+    assert job.overridden == ("experiment", "loss", "world.gold.width", "optim.lr")
+
+
+def test_what_a_sweep_says_of_its_launcher():
+    request = compose_sweep(["-m", "seed=0,1", "hydra/launcher=joblib", "hydra.launcher.n_jobs=3"])
+    assert (request.launcher, request.launcher_settings["n_jobs"]) == ("joblib", 3)
+    assert compose_sweep(["-m", "seed=0,1"]).launcher == "local"
+
+
+def test_a_folder_of_ones_own_adds_to_the_configurations(tmp_path):
+    (tmp_path / "experiment").mkdir()
+    (tmp_path / "experiment" / "mine.yaml").write_text(
+        "# @package _global_\nsweep: mine\nhydra:\n  sweeper:\n    params:\n      beta: 0.1,1\n"
+    )
+    jobs = compose_sweep(["-m", "--config-dir", str(tmp_path), "experiment=mine", "world=oracle"]).jobs
+    assert [(job.settings["sweep"], job.settings["beta"]) for job in jobs] == [("mine", 0.1), ("mine", 1)]
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("optim.lrr=1,2", "optim.lrr: no such key; did you mean 'optim.lr'?"),
+        ("world=revews,oracle", "world=revews: no such file in conf/world; did you mean 'reviews'?"),
+        ("beta=glob(*)", "lists no value"),
+        ("beta=range(0,0)", "lists no value"),
+        ("beta=interval(0,1)", "an interval has no list of values"),
+        ("=1", "must be a string or a list"),
+        ("beta=[1", "no viable alternative"),
+    ],
+)
+def test_what_cannot_be_composed_is_one_sentence(override, message):
+    with pytest.raises(ConfigError) as caught:
+        compose_sweep(["-m", override])
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sweep"),
+    [(["-m", "a=1"], True), (["a=1", "--multirun"], True), (["a=1"], False), (["-m", "--cfg", "job"], False),
+     (["-m", "-cd", "somewhere", "a=1"], True), (["-m", "--info", "defaults"], False)],
+)  # fmt: skip
+def test_which_command_lines_ask_for_a_sweep(arguments, sweep):
+    assert asks_for_sweep(arguments) == sweep
+
+
+def test_a_configuration_that_is_only_printed_trains_nothing(capsys):
+    before = list(sys.argv)
+    assert compose_one(["--cfg", "job", "loss=hinge"]) is None
+    assert "loss: hinge" in capsys.readouterr().out
+    assert sys.argv == before
+    with pytest.raises(ConfigError, match="Only one of"):
+        compose_one(["-m", "--cfg", "job"])
