@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 import sympy
 import torch
-from hydra import compose, initialize_config_dir
 
 from bench.config import cell_config
 from bench.losses import LOSSES
+from bench.sweep.compose import compose_one
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -64,8 +64,7 @@ def test_commands_exist_and_their_settings_are_known(command):
         overrides = words[3:] if words[2] == "bench.train" else []
     # One value of each key, and a loss that can be imported here.
     single = [word.split(",")[0] for word in overrides if word != "-m" and not word.startswith("loss=my_package")]
-    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        cell_config(compose("train", overrides=single))
+    cell_config(compose_one(single).settings)
 
 
 def test_pictures_are_there():

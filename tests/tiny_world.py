@@ -16,13 +16,12 @@ from tiny_models import EOS, word_tokenizer, write_policy
 from torch import Tensor
 from transformers import GPT2Config, GPT2ForSequenceClassification
 
-from bench.cells.cell import cell_name
+from bench.cells.cell import Cell
 from bench.config import CellConfig, cell_config
 from bench.data.pairs import PreferencePairs
 from bench.data.preferences import reference_logprobs
 from bench.policies.policy import Policy
 from bench.policies.tokens import SequenceBatch, TokenIds, collate
-from bench.sweep.plan import PlannedCell
 
 # Every token begins with a space, so that a response's text has one reading behind any prompt.
 LETTERS = tuple(f" {letter}" for letter in "abcdefgh")
@@ -68,10 +67,9 @@ class TinyWorld(NamedTuple):
         world = {"world.name": "tiny", "world.builder": "directories"}
         return cell_config(nested({**world, **self.settings(runs, changes)}))
 
-    def cell(self, runs: Path, changes: Mapping[str, Any] | None = None) -> PlannedCell:
+    def cell(self, runs: Path, changes: Mapping[str, Any] | None = None) -> Cell:
         """The same as a planned cell."""
-        config = self.config(runs, changes)
-        return PlannedCell(cell_name(config, changes or {}), config)
+        return Cell.of(self.config(runs, changes), changes or {})
 
     def overrides(self, runs: Path, changes: Mapping[str, Any] | None = None) -> list[str]:
         """The same as arguments of a command."""

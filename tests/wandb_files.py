@@ -2,6 +2,7 @@
 
 import json
 import struct
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -32,7 +33,15 @@ def offline_run_files(directory: Path) -> list[Path]:
 
 
 def read_offline_run(path: Path) -> OfflineRun:
-    """Replay a run's file."""
+    """Replay a finished run's file; W&B's service may write its end a moment after `finish` has returned."""
+    deadline = time.monotonic() + 10
+    while (run := _replay(path)) is None or run.exit_code is None:
+        assert time.monotonic() < deadline, f"{path} has no end"
+        time.sleep(0.02)
+    return run
+
+
+def _replay(path: Path) -> OfflineRun | None:
     run: Any = None
     history: list[dict[str, Any]] = []
     summary: dict[str, Any] = {}
@@ -52,6 +61,8 @@ def read_offline_run(path: Path) -> OfflineRun:
             axes[record.metric.glob_name or record.metric.name] = record.metric.step_metric
         elif kind == "exit":
             exit_code = record.exit.exit_code
+    if run is None:
+        return None
     config = {item.key: json.loads(item.value_json) for item in run.config.update}
     return OfflineRun(
         run.run_id, run.display_name, run.run_group, run.project, config, history, summary, axes, exit_code

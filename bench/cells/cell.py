@@ -1,7 +1,8 @@
 """A cell: one run, named by the settings that tell it apart."""
 
+import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +71,7 @@ def named_keys(config: CellConfig, overridden: Iterable[str] = ()) -> tuple[str,
     if config.external is not None:
         return _EXTERNAL_KEYS
     hidden = (*NOT_IN_NAMES, *ALWAYS_IN_NAMES)
-    return (*ALWAYS_IN_NAMES, *sorted({key for key in overridden if key.split(".")[0] not in hidden}))
+    return (*ALWAYS_IN_NAMES, *sorted({key for key in overridden if re.split(r"[./]", key)[0] not in hidden}))
 
 
 def cell_name(config: CellConfig, keys: Iterable[str]) -> str:
@@ -90,7 +91,9 @@ def select(config: CellConfig, key: str) -> Any:
     value: Any = config
     for part in key.split("."):
         value = value[part] if isinstance(value, Mapping) else getattr(value, part)
-    return value.name if isinstance(value, WorldConfig) else value
+    if isinstance(value, WorldConfig):
+        return value.name
+    return asdict(value) if is_dataclass(value) and not isinstance(value, type) else value
 
 
 def _spell(value: Any) -> str:

@@ -39,7 +39,7 @@ class PreferencePairs:
 
     def take(self, rows: Int[Tensor, " taken"]) -> "PreferencePairs":
         """The pairs at `rows` (int64), in their order, without columns that are padding in all of them."""
-        width = int(max(side.lengths[rows].max() for side in (self.chosen, self.rejected)))
+        width = max(side.width(rows) for side in (self.chosen, self.rejected))
         chosen, rejected = (side.take(rows, width) for side in (self.chosen, self.rejected))
         return PreferencePairs(chosen, rejected, self.ref_logp_chosen[rows], self.ref_logp_rejected[rows])
 

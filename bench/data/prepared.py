@@ -61,15 +61,17 @@ class Prepared:
         worlds.verify_sources(self.world.path)
 
     def to_plan(self, sweep_dir: Path) -> dict[str, Any]:
-        """As in plan.json: paths relative to the sweep, so that both can move, or be mounted, together."""
+        """As in plan.json: paths of artifacts relative to the sweep, so that both can move, or be mounted, together."""
+        root = self.preferences.path.resolve().parents[1]
 
-        def relative(path: Path) -> str:
-            return os.path.relpath(path.resolve(), sweep_dir.resolve())
+        def written(path: Path) -> str:
+            path = path.resolve()
+            return os.path.relpath(path, sweep_dir.resolve()) if path.is_relative_to(root) else str(path)
 
-        parts: dict[str, Any] = {"policy": relative(self.policy_dir)}
+        parts: dict[str, Any] = {"policy": written(self.policy_dir)}
         for name in _ARTIFACTS:
             artifact = getattr(self, name)
-            parts[name] = {"path": relative(artifact.path), "fingerprint": artifact.fingerprint}
+            parts[name] = {"path": written(artifact.path), "fingerprint": artifact.fingerprint}
         return parts
 
     @classmethod

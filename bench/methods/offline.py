@@ -94,11 +94,11 @@ class OfflineTrainer:
         loss, rho, grad_norm = accumulate_gradient(self._policy, batch, self._objective, optim)
         accuracy = ((rho > 0).float() + 0.5 * (rho == 0).float()).mean()
         # One transfer from the device for all four.
-        measured: list[float] = torch.stack([loss, accuracy, rho.mean(), grad_norm]).tolist()
+        measured = torch.stack([loss, accuracy, rho.mean(), grad_norm]).tolist()
         if not all(map(math.isfinite, measured)):
             raise NonFiniteLoss(f"step {step}: loss {measured[0]:g}, gradient norm {measured[3]:g}")
         lr = optim.lr * min(1.0, max(step, 1) / max(1, optim.warmup_steps))
-        return StepMetrics(step, *measured, lr)
+        return StepMetrics(step, *measured, lr)  # type: ignore[call-arg]  # four values
 
 
 class BatchGradient(NamedTuple):

@@ -8,8 +8,7 @@ def token_logprobs(
     logits: Float[Tensor, "positions vocabulary"], targets: Int[Tensor, " positions"]
 ) -> Float[Tensor, " positions"]:
     """Log-probability of every target token, in nats."""
-    chosen = logits.gather(-1, targets.unsqueeze(-1)).squeeze(-1)
-    return chosen - logits.logsumexp(-1)
+    return logits.log_softmax(-1).gather(-1, targets.unsqueeze(-1)).squeeze(-1)
 
 
 def sum_over_response(

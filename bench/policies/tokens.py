@@ -29,8 +29,12 @@ class SequenceBatch(NamedTuple):
 
     def take(self, rows: Int[Tensor, " taken"], width: int | None = None) -> "SequenceBatch":
         """The sequences at `rows`, in their order, cut to `width`: by default the longest of them."""
-        width = int(self.lengths[rows].max()) if width is None else width
+        width = self.width(rows) if width is None else width
         return SequenceBatch(*(tensor[rows, :width] for tensor in self))
+
+    def width(self, rows: Int[Tensor, " taken"]) -> int:
+        """Tokens of the longest sequence at `rows`."""
+        return int(self.attention_mask[rows].sum(1).max())
 
     def to(self, device: torch.device | str) -> "SequenceBatch":
         """The same sequences on `device`."""

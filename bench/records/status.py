@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from bench.claims import is_claimed, read_holder
 from bench.records.files import RECORDS_FILE, RUN_AGAIN, STATUS_FILE, DamagedRecord, read_json, write_json
 from bench.records.metrics import read_records
 
@@ -70,9 +71,9 @@ def read_status(cell_dir: Path) -> CellStatus | None:
     path = cell_dir / STATUS_FILE
     if not path.exists():
         return None
-    values = {k: v for k, v in read_json(path, "a cell status", RUN_AGAIN).items() if k in _KNOWN}
+    values: dict[str, Any] = {k: v for k, v in read_json(path, "a cell status", RUN_AGAIN).items() if k in _KNOWN}
     try:
-        status = CellStatus(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+        status = CellStatus(**values | {k: tuple(values[k]) for k in ("warnings", "deaths") if k in values})
     except TypeError as error:
         raise DamagedRecord(f"{path}: not a cell status ({error}); {RUN_AGAIN}") from error
     if status.state not in WRITTEN_STATES:
@@ -128,7 +129,13 @@ def _read_rows(cell_dir: Path, *, allow_partial: bool) -> list[dict[str, Any]]:
 
 
 def is_worked_on(cell_dir: Path, status: CellStatus) -> bool:
-    """Whether the process of a running cell exists; that of another host is believed for ten minutes."""
+    """Whether a running cell is claimed by somebody alive.
+
+    In sweeps from before there were claims, whether its process exists; one of another host is believed for ten
+    minutes.
+    """
+    if read_holder(cell_dir) is not None:
+        return is_claimed(cell_dir)
     if status.host != socket.gethostname():
         return time.time() - status.updated_at < 600
     try:

@@ -122,7 +122,7 @@ def launch_with_hydra(fixed: Iterable[str], task: Callable[[], None], count: int
     # Hydra's multirun numbers jobs by what they sweep over; nobody reads it.
     numbered = f"seed={','.join(map(str, range(count)))}"
     kept = [override for override in fixed if not override.startswith("seed=")]
-    with _explained(), _arguments(["--multirun", *kept, "hydra.sweeper.params=null", numbered]):
+    with _arguments(["--multirun", *kept, "hydra.sweeper.params=null", numbered]):
         hydra.main(config_path=str(CONFIG_DIR), config_name=CONFIG_NAME, version_base="1.3")(run)()
 
 
@@ -212,8 +212,8 @@ def _explained() -> Iterator[None]:
         yield
     except HydraException as error:
         raise ConfigError(_explain(str(error), error)) from error
-    except OmegaConfBaseException as error:
-        raise ConfigError(_explain(str(error), error)) from error
+    except (OmegaConfBaseException, ValueError, TypeError) as error:  # Hydra checks little of what it is given
+        raise error if isinstance(error, ConfigError) else ConfigError(_explain(str(error), error)) from error
 
 
 def _explain(text: str, error: Exception) -> str:
@@ -230,4 +230,4 @@ def _explain(text: str, error: Exception) -> str:
         return f"{group}={name}: no such file in conf/{group}{hint}"
     if isinstance(error.__cause__, OmegaConfBaseException):
         return f"{message}: {str(error.__cause__).splitlines()[0]}"
-    return message.splitlines()[0] if isinstance(error, OmegaConfBaseException) else message
+    return message if isinstance(error, HydraException) else message.splitlines()[0]

@@ -64,7 +64,9 @@ def write_plan(
         call: id of the call; cells that fail under it are not tried again before the next one.
     """
     sweep_dir.mkdir(parents=True, exist_ok=True)
-    with hold(sweep_dir):
+    # The sweep's own directory: unlike one made for the purpose, it stays, so nobody waits for what is removed
+    # meanwhile; and cells are claimed in theirs, so planning disturbs no worker.
+    with hold(sweep_dir) as claim:
         plan = read_plan(sweep_dir)
         before = deepcopy(plan)
         rows = {row["cell"]: row for row in plan["cells"]}
@@ -73,6 +75,7 @@ def write_plan(
             plan["jobs"][cell.name] = _job(cell, prepared[cell.name], plan)
         plan |= {"sweep": sweep_dir.name, "command": list(command), "cells": list(rows.values())}
         if plan != before or not all(cell.is_finished for cell in cells):
+            claim.require_held()
             write_json(sweep_dir / PLAN_FILE, plan | {"call": call})
 
 

@@ -273,13 +273,19 @@ def test_a_forked_child_neither_beats_nor_holds_nor_releases(tmp_path):
         warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.12 warns of forks beside threads
         child = os.fork()
     if child == 0:
-        claim.release()
-        outside = tmp_path / "child"
-        outside.mkdir()
-        own = try_claim(outside, heartbeat_seconds=0.02)  # its own claims beat
-        stamp = files.claim_path(outside, 1).stat().st_mtime_ns
-        wait_for(lambda: files.claim_path(outside, 1).stat().st_mtime_ns > stamp)
-        os._exit(10 + claim.held() + own.held() * 2)
+        status = 1
+        try:
+            signal.signal(signal.SIGALRM, signal.SIG_DFL)
+            signal.alarm(20)  # it may have been forked while another thread held a lock
+            claim.release()
+            (tmp_path / "child").mkdir()
+            own = try_claim(tmp_path / "child", heartbeat_seconds=0.02)
+            path = files.claim_path(own.directory, 1)
+            stamp = path.stat().st_mtime_ns
+            wait_for(lambda: path.stat().st_mtime_ns > stamp)  # its own claims beat
+            status = 10 + 2 * own.held() + claim.held()
+        finally:
+            os._exit(status)  # never back into pytest
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 12
     assert claim.held()
     claim.release()

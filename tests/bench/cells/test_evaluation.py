@@ -61,7 +61,7 @@ def evaluation_set(reference, prompts, reference_gold):
 def run(policy, reference, on=None, *, gold=None, standardization=RAW, seed=0):
     on = on or evaluation_set(reference, PROMPTS * 8, [0.0] * 32)
     return evaluate_samples(
-        policy, reference, gold or FixedGold([0.0] * len(on.prompts)), standardization, on,
+        policy, gold or FixedGold([0.0] * len(on.prompts)), standardization, on,
         step=3, max_new_tokens=6, batch_size=32, generator=torch.Generator().manual_seed(seed),
     )  # fmt: skip
 

@@ -4,24 +4,27 @@ import errno
 import functools
 import os
 import socket
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
 import pytest
 import torch
-from filelock import FileLock
+from running import CACHE, prepared_for, run
 
+import bench.cells.folder
 import bench.cells.inputs
-import bench.cells.run
+import bench.cells.measure
 import bench.data.preferences
 import bench.data.reference_samples
+import bench.methods.offline
 from bench import records
-from bench.cells.run import LOCK_FILE, CellBusy, run_cell
+from bench.cells.folder import CellBusy
 from bench.checked import ConfigError
+from bench.claims import try_claim
 from bench.losses import LOSSES
-from bench.records import ERROR_FILE, RECORDS_FILE, SAMPLES_FILE, STATUS_FILE, CellStatus, cell_view
+from bench.records import ERROR_FILE, RECORDS_FILE, SAMPLES_FILE, STATUS_FILE, TRAINING_FILE, CellStatus, cell_view
 from bench.seeding import generator_for
-from bench.sweep.plan import PlannedCell
 
 STEPS = [0, 4, 8]
 
@@ -52,7 +55,7 @@ def snapshot(directory):
 
 def finished(cell):
     """Run a cell that has to succeed."""
-    status = run_cell(cell)
+    status = run(cell)
     assert (status.state, status.error) == ("done", None)
     return cell
 
@@ -60,12 +63,12 @@ def finished(cell):
 def test_a_cell_leaves_records_samples_and_a_status(make_cell):
     seen = []
     cell = make_cell(loss="squared", beta=0.3, seed=2)
-    status = run_cell(cell, seen.append)
+    status = run(cell, seen.append)
     assert (status.state, status.attempts, status.steps_done, status.steps_total) == ("done", 1, 8, 8)
     assert (status.host, status.pid, status.warnings) == (socket.gethostname(), os.getpid(), ())
     assert records.read_status(cell.directory) == status
-    names = {path.name for path in cell.directory.iterdir()} - {LOCK_FILE}
-    assert names == {"config.yaml", RECORDS_FILE, SAMPLES_FILE, STATUS_FILE}
+    names = {path.name for path in cell.directory.iterdir()}
+    assert names == {"config.yaml", RECORDS_FILE, SAMPLES_FILE, STATUS_FILE, TRAINING_FILE}, "no claim is left"
 
     rows = records.read_records(cell.directory / RECORDS_FILE)
     assert [row["step"] for row in rows] == [each.step for each in seen] == STEPS
@@ -150,9 +153,8 @@ def interrupt_at(step):
 def test_an_interrupted_cell_starts_again_and_ends_as_if_nothing_had_happened(make_cell, step):
     smooth, cell = finished(make_cell("smooth")), make_cell("rough")
     with pytest.raises(Interrupted):
-        run_cell(cell, interrupt_at(step))
-    assert records.read_status(cell.directory).state == "running"
-    assert not (cell.directory / SAMPLES_FILE).exists()
+        run(cell, interrupt_at(step))
+    assert records.read_status(cell.directory).state == "interrupted"
     with (cell.directory / RECORDS_FILE).open("a") as stream:
         stream.write('{"schema": 1, "cell_id": "half a li')  # as a kill in the middle of a write leaves it
     finished(cell)
@@ -165,7 +167,7 @@ def test_an_interrupted_cell_starts_again_and_ends_as_if_nothing_had_happened(ma
 def test_a_done_cell_is_left_alone(make_cell):
     cell = finished(make_cell())
     before = snapshot(cell.directory)
-    status = run_cell(cell, pytest.fail)
+    status = run(cell, pytest.fail)
     assert status.state == "done"
     assert snapshot(cell.directory) == before
 
@@ -189,7 +191,8 @@ def with_loss(monkeypatch):
         def resolve(name):
             return bench.losses.Loss(name, fn, LOSSES["logistic"].value_at_zero, -0.5, 0.25, True, "", "")
 
-        monkeypatch.setattr(bench.cells.run, "resolve_loss", resolve)
+        for module in (bench.cells.measure, bench.methods.offline):
+            monkeypatch.setattr(module, "resolve_loss", resolve)
 
     return put
 
@@ -197,27 +200,27 @@ def with_loss(monkeypatch):
 def test_a_loss_that_is_not_finite_ends_the_cell_with_step_and_values_and_is_not_tried_again(make_cell, with_loss):
     cell = make_cell()
     with_loss(diverging(after=4))  # step 0: a batch and the held-out pairs; then two steps
-    status = run_cell(cell)
+    status = run(cell)
     assert (status.state, status.diverged, status.is_final) == ("failed", True, True)
     assert status.error == "NonFiniteLoss: step 3: loss nan, gradient norm nan"
     assert [row["step"] for row in rows_of(cell)] == [0]
     assert "NonFiniteLoss: step 3" in (cell.directory / ERROR_FILE).read_text()
     before = snapshot(cell.directory)
-    assert run_cell(cell, pytest.fail) == status
+    assert run(cell, pytest.fail) == status
     assert snapshot(cell.directory) == before
 
 
 def test_a_measurement_that_is_not_finite_is_named(make_cell, with_loss):
     with_loss(diverging(after=1))
-    status = run_cell(make_cell())
+    status = run(make_cell())
     assert status.error == "NonFiniteLoss: step 0: held_out_loss = nan"
 
 
 def test_another_failure_is_kept_with_its_traceback_and_tried_again(make_cell, monkeypatch):
     smooth, cell = finished(make_cell("smooth")), make_cell("rough")
     with monkeypatch.context() as patch:
-        patch.setattr(bench.cells.run, "evaluate_held_out", lambda *args, **kwargs: 1 / 0)
-        status = run_cell(cell)
+        patch.setattr(bench.cells.measure, "evaluate_held_out", lambda *args, **kwargs: 1 / 0)
+        status = run(cell)
     assert (status.state, status.error, status.is_final) == ("failed", "ZeroDivisionError: division by zero", False)
     assert "evaluate_held_out" in (cell.directory / ERROR_FILE).read_text()
     finished(cell)
@@ -229,19 +232,17 @@ def test_another_failure_is_kept_with_its_traceback_and_tried_again(make_cell, m
 
 def test_a_policy_that_is_not_the_reference_at_step_0_is_an_error(make_cell, monkeypatch):
     """Such as one with dropout on, or of another dtype (PITFALLS 13)."""
-    load = bench.cells.run.load_inputs
-
-    def moved(prepared, config):
-        loaded = load(prepared, config)
-        copy = loaded.reference.trainable()
-        with torch.no_grad():
-            for parameter in copy.model.parameters():
-                parameter *= 1.05
-        return loaded._replace(reference=copy)
-
+    cell = make_cell()
+    prepared = prepared_for(cell)
+    shared = CACHE.shared(prepared, cell.config)
+    moved = replace(shared.reference.trainable(), trained_from=None)
+    with torch.no_grad():
+        for parameter in moved.parameters():
+            parameter *= 1.05
     # The log-probs of the preference data are those of the true reference.
-    monkeypatch.setattr(bench.cells.run, "load_inputs", moved)
-    status = run_cell(make_cell())
+    monkeypatch.setattr(CACHE, "_shared", shared._replace(reference=moved))
+    monkeypatch.setattr(CACHE, "_starts", type(CACHE._starts)())
+    status = run(cell)
     assert status.state == "failed"
     assert status.error.startswith("RuntimeError: at step 0 the policy is a copy of π_ref, but train_loss is off by")
 
@@ -249,17 +250,18 @@ def test_a_policy_that_is_not_the_reference_at_step_0_is_an_error(make_cell, mon
 def test_another_configuration_is_refused_and_nothing_is_touched(make_cell):
     cell = finished(make_cell())
     before = snapshot(cell.directory)
-    other = PlannedCell(cell.name, make_cell(**{"optim.lr": 1e-3}).config)
+    other = replace(cell, config=make_cell(**{"optim.lr": 1e-3}).config)
     with pytest.raises(ConfigError, match=r"optim\.lr: 0\.01 there, 0\.001 now"):
-        run_cell(other)
+        run(other)
     assert snapshot(cell.directory) == before
 
 
 def test_a_cell_that_another_process_works_on_is_busy(make_cell):
     cell = make_cell()
     cell.directory.mkdir(parents=True)
-    with FileLock(cell.directory / LOCK_FILE), pytest.raises(CellBusy, match="is being worked on by another process"):
-        run_cell(cell)
+    claim = try_claim(cell.directory)
+    with claim, pytest.raises(CellBusy, match="is being worked on by another process"):
+        run(cell)
     assert records.read_status(cell.directory) is None
     finished(cell)
 
@@ -294,7 +296,7 @@ def half_a_text(after):
 
 @pytest.mark.parametrize(
     ("where", "what"),
-    [((bench.cells.run, "append_record"), half_a_line), ((pd.DataFrame, "to_parquet"), half_a_table)],
+    [((bench.cells.folder, "append_record"), half_a_line), ((pd.DataFrame, "to_parquet"), half_a_table)],
     ids=["records", "samples"],
 )
 def test_a_full_disk_fails_the_cell_and_the_next_call_succeeds(make_cell, monkeypatch, where, what):
@@ -302,11 +304,10 @@ def test_a_full_disk_fails_the_cell_and_the_next_call_succeeds(make_cell, monkey
     finished(make_cell("artifacts are built before the disk is full"))
     with monkeypatch.context() as patch:
         patch.setattr(*where, what)
-        status = run_cell(cell)
+        status = run(cell)
     assert (status.state, status.is_final) == ("failed", False)
-    view = cell_view(cell.config.sweep_dir, cell.name)
+    view = cell_view(cell.sweep_dir, cell.name)
     assert (view.state, "No space left on device" in view.error) == ("failed", True)
-    assert not (cell.directory / SAMPLES_FILE).exists()
     assert [row["step"] for row in rows_of(finished(cell))] == STEPS
 
 
@@ -320,7 +321,7 @@ def test_a_disk_so_full_that_no_status_can_be_written_is_an_error_and_the_next_c
     with monkeypatch.context() as patch:
         patch.setattr(Path, "write_text", half_a_text(after))
         with pytest.raises(OSError, match="No space left on device"):
-            run_cell(cell)
+            run(cell)
     assert not cell.is_finished
     assert [row["step"] for row in rows_of(finished(cell))] == STEPS
 
@@ -332,7 +333,10 @@ def test_no_two_purposes_share_a_stream_of_random_numbers(make_cell, tiny_world,
         used.setdefault(module, set()).add((seed, *purpose))
         return generator_for(seed, *purpose)
 
-    modules = (bench.cells.run, bench.cells.inputs, bench.data.preferences, bench.data.reference_samples)
+    modules = (
+        bench.cells.inputs, bench.cells.measure, bench.methods.offline, bench.data.preferences,
+        bench.data.reference_samples,
+    )  # fmt: skip
     for module in modules:
         monkeypatch.setattr(module, "generator_for", functools.partial(recorded, module.__name__))
     finished(make_cell(artifacts_dir=str(tmp_path / "artifacts")))

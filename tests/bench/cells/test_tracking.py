@@ -8,10 +8,10 @@ from urllib.parse import urlsplit
 
 import pytest
 import wandb
+from running import run as run_cell
 from wandb_files import offline_run_files, read_offline_run
 
 from bench import records
-from bench.cells.run import run_cell
 from bench.cells.tracking import check_login
 from bench.checked import ConfigError
 from bench.records import RECORDS_FILE
@@ -38,6 +38,11 @@ def make_cell(tiny_world, tmp_path):
     return make
 
 
+def split(history):
+    """Training steps and checkpoints of a run's history."""
+    return [row for row in history if "train/loss" in row], [row for row in history if "kl" in row]
+
+
 def test_each_cell_is_one_run_that_ends_in_its_final_record(make_cell, tmp_path):
     cells = [make_cell(seed=seed, sweep="my-sweep") for seed in (0, 1)]
     assert [run_cell(cell).state for cell in cells] == ["done", "done"]
@@ -48,8 +53,13 @@ def test_each_cell_is_one_run_that_ends_in_its_final_record(make_cell, tmp_path)
     for cell in cells:
         run, rows = runs[cell.name], records.read_records(cell.directory / RECORDS_FILE)
         assert (run.id, run.group, run.project, run.exit_code) == (rows[0]["cell_id"], "my-sweep", "gpo-bench", 0)
-        assert [step["step"] for step in run.history] == [row["step"] for row in rows]
-        for logged, row in zip(run.history, rows, strict=True):
+        curves, checkpoints = split(run.history)
+        assert [step["step"] for step in checkpoints] == [row["step"] for row in rows]
+        assert [step["train/loss"] for step in curves] == [
+            step["loss"] for step in records.read_training(cell.directory)
+        ]
+        assert [step["step"] for step in curves] == list(range(9))
+        for logged, row in zip(checkpoints, rows, strict=True):
             measured = {key: value for key, value in row.items() if isinstance(value, float) and key in logged}
             assert len(measured) == 25
             assert {key: logged[key] for key in measured} == pytest.approx(measured)
@@ -70,10 +80,10 @@ def test_an_interrupted_cell_ends_with_one_run_of_the_same_id(make_cell, tmp_pat
     with pytest.raises(KeyboardInterrupt):
         run_cell(cell, interrupt)
     (first,) = map(read_offline_run, offline_run_files(tmp_path / "runs"))
-    assert (len(first.history), first.exit_code) == (1, 1)
+    assert (len(split(first.history)[1]), first.exit_code) == (1, 1)
     assert run_cell(cell).state == "done"
     (again,) = map(read_offline_run, offline_run_files(tmp_path / "runs"))
-    assert (again.id, len(again.history), again.exit_code) == (first.id, 3, 0)
+    assert (again.id, len(split(again.history)[1]), again.exit_code) == (first.id, 3, 0)
 
 
 def test_disabled_writes_nothing(make_cell):
@@ -115,7 +125,7 @@ def test_a_w_and_b_that_raises_costs_no_cell(make_cell, monkeypatch, capsys, bro
     after = make_cell(seed=1)
     assert run_cell(after).state == "done"
     (run,) = map(read_offline_run, offline_run_files(after.directory))
-    assert (run.name, len(run.history)) == (after.name, 3), "the next cell has a run of its own"
+    assert (run.name, len(split(run.history)[1])) == (after.name, 3), "the next cell has a run of its own"
 
 
 @pytest.mark.slow
@@ -124,7 +134,7 @@ def test_a_w_and_b_whose_service_is_killed_costs_no_cell(tiny_world, tmp_path):
     code = f"""
 import os, signal
 from pathlib import Path
-from bench.cells.run import run_cell
+from running import run as run_cell
 from processes import find_processes
 from tiny_world import TinyWorld
 world = TinyWorld(*map(Path, {list(map(str, tiny_world))!r}))

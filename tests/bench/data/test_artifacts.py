@@ -3,14 +3,18 @@
 import errno
 import multiprocessing
 import os
+import shutil
 import signal
+import socket
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from bench.checked import fingerprint_of
+from bench.claims import try_claim
+from bench.config import fingerprint_of
+from bench.data import artifacts
 from bench.data.artifacts import MANIFEST_FILE, DamagedArtifact, build_once, verify
 
 INPUTS = {"size": 3, "nested": {"rule": "deterministic"}}
@@ -43,8 +47,8 @@ def build_in_child(root: Path, builder: Callable[[Path], None]) -> None:
 
 
 def contents(directory: Path) -> set[str]:
-    """Names below `directory`, lock files left out."""
-    return {str(p.relative_to(directory)) for p in directory.rglob("*") if p.suffix != ".lock"}
+    """Names below `directory`, hidden ones too."""
+    return {str(p.relative_to(directory)) for p in directory.rglob("*")}
 
 
 def test_an_artifact_is_named_by_its_inputs_and_known_by_its_content(tmp_path):
@@ -127,17 +131,71 @@ def test_a_build_that_fails_leaves_nothing_and_can_be_repeated(tmp_path, error):
 
 
 def test_a_build_killed_by_the_kernel_is_cleared_away_and_repeated(tmp_path):
-    child = SERVER.Process(target=build_in_child, args=(tmp_path, never_ending))
-    child.start()
-    deadline = time.monotonic() + 60
-    while not (tmp_path / "started").exists():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    child = start_never_ending(tmp_path)
     os.kill(child.pid, signal.SIGKILL)
     child.join(60)
     assert child.exitcode == -signal.SIGKILL
     assert contents(tmp_path / "kind"), "the killed build left its temporary directory"
     build_once(tmp_path, "kind", INPUTS, write_two_files)
+    assert contents(tmp_path / "kind") == contents_of_one_build()
+
+
+def start_never_ending(root: Path) -> multiprocessing.Process:
+    child = SERVER.Process(target=build_in_child, args=(root, never_ending))
+    child.start()
+    deadline = time.monotonic() + 60
+    while not (root / "started").exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    return child
+
+
+def test_who_waits_says_for_whom_and_builds_at_once_when_the_builder_is_killed(tmp_path, monkeypatch):
+    monkeypatch.setattr(artifacts, "REPORT_WAIT_SECONDS", 0.3)
+    child = start_never_ending(tmp_path)
+    messages: list[str] = []
+
+    def progress(message: str) -> None:
+        messages.append(message)
+        if message.startswith("waiting"):
+            child.kill()
+            child.join()
+
+    began = time.monotonic()
+    build_once(tmp_path, "kind", INPUTS, write_two_files, progress)
+    assert 0.3 < time.monotonic() - began < 20
+    name = fingerprint_of(INPUTS)
+    who = f"process {child.pid} on {socket.gethostname()}"
+    assert [message.partition(" (job")[0] for message in messages] == [
+        f"waiting for kind {name}, which {who} is building", f"building kind {name}",
+    ]  # fmt: skip
+    assert contents(tmp_path / "kind") == contents_of_one_build()
+
+
+@pytest.mark.parametrize("is_finished", [True, False], ids=["the other has built it", "the other has died"])
+def test_a_builder_that_lost_its_claim_publishes_nothing_of_its_own(tmp_path, is_finished):
+    """It was stopped for so long that another process took over."""
+    attempts: list[Path] = []
+
+    def overtaken(directory: Path) -> None:
+        attempts.append(directory)
+        write_two_files(directory)
+        if len(attempts) > 1:
+            return
+        (directory / "facts.json").write_text("late")
+        building = directory.parent / f".{fingerprint_of(INPUTS)}.building"
+        for claim in building.iterdir():
+            os.utime(claim, ns=(1, 1))
+        with try_claim(building):
+            if is_finished:
+                shutil.copytree(build_once(tmp_path / "other", "kind", INPUTS, write_two_files).path,
+                                directory.parent / fingerprint_of(INPUTS))  # fmt: skip
+
+    messages: list[str] = []
+    artifact = build_once(tmp_path, "kind", INPUTS, overtaken, messages.append)
+    assert (artifact.path / "facts.json").read_text() == "{}"
+    assert len(attempts) == (1 if is_finished else 2)
+    assert "was taken over" in messages[1]
     assert contents(tmp_path / "kind") == contents_of_one_build()
 
 

@@ -102,7 +102,7 @@ def test_reference_log_probs_keep_their_rows_and_are_never_non_finite(reference,
     alone = [reference_logprobs(reference, [p], [r]) for p, r in zip(prompts, responses, strict=True)]
     torch.testing.assert_close(together, torch.cat(alone))
     monkeypatch.setattr(Policy, "logprobs", lambda *_: torch.tensor([0.0, float("nan"), -1.0]))
-    with pytest.raises(ValueError, match=r"π_ref gives response 0 of 3 the log-prob nan"):
+    with pytest.raises(ValueError, match=r"π_ref gives response 1 of 3 the log-prob nan"):
         reference_logprobs(reference, prompts, responses)
 
 

@@ -2,17 +2,19 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import pandas as pd
 import pytest
 from tiny_world import WORDS, write_gold
 
-from bench.cells import inputs
-from bench.cells.inputs import load_inputs
+from bench.cells.inputs import InputCache, training_pairs
 from bench.checked import ConfigError
 from bench.data.artifacts import DamagedArtifact
-from bench.data.prepared import prepare, prepare_cells
+from bench.data.prepared import Prepared, prepare
 from bench.records import REFERENCE_COLUMNS
+from bench.sweep.driver import prepare_cells
+from bench.worlds import read_world
 from gold_rm.reward_model import GoldModelError
 
 
@@ -32,17 +34,17 @@ def prepared(world, tmp_path, **changes):
 
 def test_everything_is_built_once_and_shared_as_far_as_settings_allow(world, tmp_path):
     first, built = prepared(world, tmp_path)
-    assert built == ["world", "reference", "pairs", "preferences"]
+    assert built == ["world", "reference", "pool", "preferences"]
     again, built = prepared(world, tmp_path, beta=0.3, loss="hinge", seed=5, **{"optim.lr": 1e-4})
     assert (again, built) == (first, [])
     for changes, expected in (
         ({"labels.rule": "bradley_terry"}, ["preferences"]),
         ({"labels.flip_rate": 0.1}, ["preferences"]),
         ({"pairs.per_cell": 20}, []),
-        ({"pairs.seed": 1}, ["pairs", "preferences"]),
-        ({"pairs.pool": 100}, ["pairs", "preferences"]),
-        ({"evaluation.reference_samples": 5}, ["reference", "pairs", "preferences"]),
-        ({"world.max_new_tokens": 5}, ["reference", "pairs", "preferences"]),
+        ({"pairs.seed": 1}, ["pool", "preferences"]),
+        ({"pairs.pool": 100}, ["pool", "preferences"]),
+        ({"evaluation.reference_samples": 5}, ["reference", "pool", "preferences"]),
+        ({"world.max_new_tokens": 5}, ["reference", "pool", "preferences"]),
         ({"world.name": "another name"}, []),
     ):
         assert prepared(world, tmp_path, **changes)[1] == expected, changes
@@ -55,16 +57,17 @@ def test_fingerprints_follow_content(world, tmp_path):
     assert elsewhere.preferences.fingerprint == first.preferences.fingerprint
     assert elsewhere.preferences.path != first.preferences.path
     other, _ = prepared(world._replace(gold=write_gold(tmp_path / "gold", seed=8)), tmp_path)
-    assert other.gold_fingerprint != first.gold_fingerprint
+    assert other.gold.fingerprint != first.gold.fingerprint
     assert other.preferences.fingerprint != first.preferences.fingerprint
 
 
 def test_facts_and_splits(tiny_world, tmp_path):
     result, _ = prepared(tiny_world, tmp_path)
     pairs = pd.read_parquet(result.preferences.path / "pairs.parquet")
+    world = read_world(result.world.path)
     held_out = pairs.loc[pairs["split"] == "held_out", "prompt"]
-    assert set(held_out) <= set(result.world.eval_prompts[:24]), "held-out pairs are on the prompts of the evaluation"
-    assert set(pairs.loc[pairs["split"] == "train", "prompt"]) <= set(result.world.train_prompts)
+    assert set(held_out) <= set(world.eval_prompts[:24]), "held-out pairs are on the prompts of the evaluation"
+    assert set(pairs.loc[pairs["split"] == "train", "prompt"]) <= set(world.train_prompts)
     assert json.loads((result.preferences.path / "facts.json").read_text())["pairs"] == 96 + 24
 
 
@@ -115,7 +118,7 @@ def test_a_sweep_gets_copies_of_what_the_analysis_reads(world, tmp_path):
         world.cell(tmp_path / "runs", {"seed": seed, "labels.flip_rate": rate}) for seed in (0, 1) for rate in (0, 0.1)
     ]
     prepare_cells(cells, lambda message: None)
-    sweep_dir = cells[0].config.sweep_dir
+    sweep_dir = cells[0].sweep_dir
     results = [prepare(cell.config) for cell in cells]
     names = {f"reference-{each.reference.fingerprint}.parquet" for each in results}
     names |= {f"labels-{each.preferences.fingerprint}.parquet" for each in results}
@@ -129,21 +132,48 @@ def test_a_cells_pairs_are_drawn_by_its_seed(tiny_world, tmp_path):
     result, _ = prepared(tiny_world, tmp_path)
     drawn = {}
     for seed in (0, 1):
-        loaded = load_inputs(result, tiny_world.config(tmp_path, {"seed": seed}))
-        drawn[seed] = [tuple(row) for row in loaded.train.chosen.input_ids.tolist()]
+        config = tiny_world.config(tmp_path, {"seed": seed})
+        loaded = InputCache().shared(result, config)
+        drawn[seed] = [tuple(row) for row in training_pairs(loaded.pool, config).chosen.input_ids.tolist()]
         assert len(drawn[seed]) == 48
         assert len(loaded.evaluation.held_out) <= 24
         assert loaded.label_probability == 1.0
-    pool = inputs.cached_pairs(result.preferences.path, "train", 0).chosen.input_ids.tolist()
+    pool = loaded.pool.chosen.input_ids.tolist()
     assert all(set(rows) <= set(map(tuple, pool)) for rows in drawn.values())
     assert len(set(drawn[0]) ^ set(drawn[1])) > 10
 
 
 def test_the_loaded_evaluation_set_is_the_references_first_sample(tiny_world, tmp_path):
     result, _ = prepared(tiny_world, tmp_path)
-    loaded = load_inputs(result, tiny_world.config(tmp_path))
+    loaded = InputCache().shared(result, tiny_world.config(tmp_path))
     frame = pd.read_parquet(result.reference.path / "samples.parquet").groupby("prompt_id").first()
-    assert loaded.evaluation.prompts == frame["prompt"].tolist() == result.world.eval_prompts[:24]
+    assert loaded.evaluation.prompts == frame["prompt"].tolist() == read_world(result.world.path).eval_prompts[:24]
     assert loaded.evaluation.reference_responses == frame["response"].tolist()
     assert loaded.evaluation.reference_gold.tolist() == frame["gold"].tolist()
     assert loaded.evaluation.prompt_ids == [[WORDS.index(f" {w}") for w in p.split()] for p in frame["prompt"]]
+
+
+def test_what_was_prepared_travels_in_the_plan_and_moves_with_it(world, tmp_path):
+    result, _ = prepared(world, tmp_path)
+    sweep_dir = tmp_path / "runs" / "default"
+    sweep_dir.mkdir(parents=True)
+    parts = json.loads(json.dumps(result.to_plan(sweep_dir)))
+    assert Prepared.from_plan(parts, sweep_dir) == replace_paths(result)
+    assert not parts["preferences"]["path"].startswith("/")
+    moved = tmp_path / "elsewhere"
+    shutil.copytree(tmp_path / "artifacts", moved / "artifacts")
+    there = Prepared.from_plan(parts, moved / "runs" / "default")
+    assert there.preferences.path.is_relative_to(moved)
+    there.preferences.path.joinpath("facts.json").write_text("{}")
+    with pytest.raises(DamagedArtifact, match=r"facts\.json does not match"):
+        there.verify()
+    result.verify()
+
+
+def replace_paths(result):
+    """The same with absolute, resolved paths."""
+    artifacts = {
+        name: replace(getattr(result, name), path=getattr(result, name).path.resolve())
+        for name in ("world", "gold", "reference", "preferences")
+    }
+    return replace(result, policy_dir=result.policy_dir.resolve(), **artifacts)

@@ -1,4 +1,4 @@
-"""One objective, one optimiser: gradients against closed forms, and nothing in the set-up depends on the loss."""
+"""One objective, one optimizer: gradients against closed forms, and nothing in the set-up depends on the loss."""
 
 import copy
 from itertools import islice
@@ -12,8 +12,11 @@ from tiny_world import moved_copy, sample_pairs
 from bench.config import OptimConfig
 from bench.data.pairs import pair_logprobs
 from bench.losses import LOSSES
-from bench.methods.offline import NonFiniteLoss, Objective, accumulate_gradient, shuffled_batches, train
+from bench.methods.objective import Objective
+from bench.methods.offline import OfflineTrainer, accumulate_gradient, shuffled_batches
+from bench.methods.trainer import NonFiniteLoss
 from bench.policies.load import load_policy
+from bench.seeding import generator_for
 
 SETTINGS = OptimConfig(lr=1e-3, steps=6, batch_pairs=8, warmup_steps=4, clip_norm=1e9)
 BETA = 0.3
@@ -46,10 +49,17 @@ def generator(seed=0):
     return torch.Generator().manual_seed(seed)
 
 
+def train(policy, pairs, objective, settings, *, seed=0):
+    """Steps of a trainer, one by one."""
+    trainer = OfflineTrainer(policy, pairs, objective, settings, seed=seed)
+    for _ in range(settings.steps):
+        yield trainer.step()
+
+
 @pytest.mark.parametrize("name", LOSSES)
 def test_at_the_reference_the_loss_is_f_of_0_and_the_gradient_is_beta_slope_times_that_of_rho(reference, pairs, name):
     loss, policy = LOSSES[name], reference.trainable()
-    value, norm = accumulate_gradient(policy, pairs, Objective(loss.fn, BETA), SETTINGS)
+    value, _, norm = accumulate_gradient(policy, pairs, Objective(loss.fn, BETA), SETTINGS)
     assert value.item() == pytest.approx(loss.value_at_zero, abs=1e-5)
     seen = gradient_of(policy)
     policy.zero_grad()
@@ -65,7 +75,7 @@ def test_micro_batches_sum_to_the_batch(reference, pairs, size, length_normalize
     results = []
     for micro in (None, size):
         objective = Objective(LOSSES["squared"].fn, BETA, length_normalized)
-        value, norm = accumulate_gradient(policy, pairs, objective, optim(micro_batch_pairs=micro))
+        value, _, norm = accumulate_gradient(policy, pairs, objective, optim(micro_batch_pairs=micro))
         results.append((gradient_of(policy) / norm, value, norm))
     whole, pieces = results
     assert (whole[0] - pieces[0]).abs().max() < 1e-6
@@ -75,15 +85,15 @@ def test_micro_batches_sum_to_the_batch(reference, pairs, size, length_normalize
 def test_a_gradient_longer_than_the_clip_is_shortened_and_reported_as_it_was(reference, pairs):
     policy = moved_copy(reference)
     objective = Objective(LOSSES["squared"].fn, BETA)
-    _, free_norm = accumulate_gradient(policy, pairs, objective, SETTINGS)
+    free_norm = accumulate_gradient(policy, pairs, objective, SETTINGS).grad_norm
     free = gradient_of(policy)
-    _, norm = accumulate_gradient(policy, pairs, objective, optim(clip_norm=0.5))
+    norm = accumulate_gradient(policy, pairs, objective, optim(clip_norm=0.5)).grad_norm
     assert norm == free_norm == pytest.approx(free.norm().item(), rel=1e-5)
     torch.testing.assert_close(gradient_of(policy), 0.5 * free / free.norm(), rtol=1e-4, atol=1e-7)
 
 
 class SpyAdamW(torch.optim.AdamW):
-    """Remembers how each optimiser was made, and the learning rate of every step."""
+    """Remembers how each optimizer was made, and the learning rate of every step."""
 
     seen: ClassVar[list] = []
 
@@ -98,7 +108,7 @@ class SpyAdamW(torch.optim.AdamW):
         return super().step(*args, **kwargs)
 
 
-def test_optimiser_schedule_and_order_do_not_depend_on_the_loss(reference, pairs, monkeypatch):
+def test_optimizer_schedule_and_order_do_not_depend_on_the_loss(reference, pairs, monkeypatch):
     monkeypatch.setattr(torch.optim, "AdamW", SpyAdamW)
     monkeypatch.setattr(SpyAdamW, "seen", [])
     batches = {}
@@ -109,7 +119,7 @@ def test_optimiser_schedule_and_order_do_not_depend_on_the_loss(reference, pairs
             seen.append(len(z))
             return loss.fn(z)
 
-        list(train(reference.trainable(), pairs, Objective(fn, BETA), SETTINGS, generator=generator()))
+        list(train(reference.trainable(), pairs, Objective(fn, BETA), SETTINGS))
     first, *others = SpyAdamW.seen
     assert len(others) == len(LOSSES) - 1
     assert all(other == first for other in others)
@@ -125,11 +135,11 @@ def test_the_first_step_is_adams(reference, pairs):
     policy = reference.trainable()
     before = weights_of(policy)
     objective = Objective(LOSSES["logistic"].fn, BETA)
-    batch = pairs.take(next(shuffled_batches(len(pairs), 8, generator())))
+    batch = pairs.take(next(shuffled_batches(len(pairs), 8, generator_for(0, "order"))))
     probe = reference.trainable()
     accumulate_gradient(probe, batch, objective, SETTINGS)
     gradient = gradient_of(probe)
-    next(iter(train(policy, pairs, objective, SETTINGS, generator=generator())))
+    next(iter(train(policy, pairs, objective, SETTINGS)))
     expected = -0.25e-3 * gradient / (gradient.abs() + 1e-8)
     torch.testing.assert_close(weights_of(policy) - before, expected, rtol=1e-2, atol=1e-6)
 
@@ -139,8 +149,8 @@ def test_a_step_lowers_the_loss_on_its_batch(reference, pairs, name):
     loss, policy = LOSSES[name], moved_copy(reference, size=0.05)
     objective = Objective(loss.fn, BETA)
     settings = optim(batch_pairs=len(pairs), steps=1, warmup_steps=0)
-    (first,) = train(policy, pairs, objective, settings, generator=generator())
-    after, _ = accumulate_gradient(policy, pairs, objective, settings)
+    (first,) = train(policy, pairs, objective, settings)
+    after = accumulate_gradient(policy, pairs, objective, settings).loss
     assert after.item() < first.loss - 1e-4
 
 
@@ -148,16 +158,16 @@ def test_dropout_is_off(tmp_path, pairs):
     """π_ref was scored without it, and at step 0 the policy has to be π_ref (PITFALLS 13)."""
     policy = tiny_policy(tmp_path, dropout=0.5, words=("<eos>", *map(str, range(8)))).trainable()
     objective = Objective(LOSSES["logistic"].fn, BETA)
-    values = [accumulate_gradient(policy, pairs, objective, SETTINGS)[0] for _ in range(2)]
+    values = [accumulate_gradient(policy, pairs, objective, SETTINGS).loss for _ in range(2)]
     assert values[0] == values[1]
-    list(train(policy, pairs, objective, SETTINGS, generator=generator()))
+    list(train(policy, pairs, objective, SETTINGS))
     assert not any(module.training for module in policy.model.modules())
 
 
 def test_the_same_seed_trains_the_same_weights_and_another_order_does_not(reference, pairs):
     def trained(seed):
         policy = reference.trainable()
-        metrics = list(train(policy, pairs, Objective(LOSSES["hinge"].fn, BETA), SETTINGS, generator=generator(seed)))
+        metrics = list(train(policy, pairs, Objective(LOSSES["hinge"].fn, BETA), SETTINGS, seed=seed))
         assert [each.step for each in metrics] == [1, 2, 3, 4, 5, 6]
         return weights_of(policy)
 
@@ -178,7 +188,7 @@ def test_a_loss_that_is_not_finite_ends_training_before_its_update(reference, pa
         calls.append(len(z))
         return LOSSES["logistic"].fn(z) if len(calls) < 3 else poison(z)
 
-    steps = train(policy, pairs, Objective(fn, BETA), SETTINGS, generator=generator())
+    steps = train(policy, pairs, Objective(fn, BETA), SETTINGS)
     list(islice(steps, 2))
     before = copy.deepcopy(weights_of(policy))
     with pytest.raises(NonFiniteLoss, match=f"^step 3: {value}"):
@@ -198,3 +208,44 @@ def test_batches_visit_every_pair_once_an_epoch_and_run_across_epochs():
 def test_batches_larger_than_the_data():
     batch = next(shuffled_batches(3, 7, generator()))
     assert batch.bincount().tolist() in ([3, 2, 2], [2, 3, 2], [2, 2, 3])
+
+
+@pytest.mark.parametrize("stop", [1, 3, 5])
+@pytest.mark.parametrize("name", ["logistic", "truncated_quadratic"])
+def test_a_trainer_that_was_kept_and_taken_up_goes_on_to_the_last_bit(reference, pairs, name, stop):
+    settings, objective = optim(weight_decay=0.01, micro_batch_pairs=3), Objective(LOSSES[name].fn, BETA)
+    through, first, second = (
+        OfflineTrainer(reference.trainable(), pairs, objective, settings, seed=4) for _ in range(3)
+    )
+    whole = [through.step() for _ in range(6)]
+    before = [first.step() for _ in range(stop)]
+    kept = {key: tensor.clone() for key, tensor in first.state_dict().items()}
+    first.step()  # what is done after the state was taken does not reach it
+    second.load_state_dict(kept)
+    assert second.steps_done == stop
+    assert before + [second.step() for _ in range(6 - stop)] == whole
+    ends = [trainer.state_dict() for trainer in (through, second)]
+    assert ends[0].keys() == ends[1].keys()
+    assert all(torch.equal(ends[0][key], ends[1][key]) for key in ends[0])
+
+
+def test_a_preview_is_the_first_step_without_an_update(reference, pairs):
+    policy = reference.trainable()
+    trainer = OfflineTrainer(policy, pairs, Objective(LOSSES["squared"].fn, BETA), SETTINGS, seed=0)
+    preview, untouched = trainer.preview(), weights_of(policy)
+    assert torch.equal(untouched, weights_of(reference.trainable()))
+    first = trainer.step()
+    assert (preview.step, first.step, trainer.steps_done) == (0, 1, 1)
+    assert (preview.loss, preview.grad_norm, preview.lr) == (first.loss, first.grad_norm, first.lr)
+
+
+def test_step_metrics_are_those_of_the_batch(reference, pairs):
+    """Accuracy and ρ from log-probs of the batch's pairs, scored anew."""
+    policy = moved_copy(reference, size=0.05)
+    trainer = OfflineTrainer(policy, pairs, Objective(LOSSES["hinge"].fn, BETA), optim(batch_pairs=20), seed=0)
+    with torch.no_grad():
+        rho = pair_logprobs(policy, pairs).rho
+    metrics = trainer.step()
+    assert metrics.rho == pytest.approx(rho.mean().item(), abs=1e-5)
+    assert metrics.pair_accuracy == pytest.approx((rho > 0).float().mean().item())
+    assert metrics.loss == pytest.approx((1 - BETA * rho).clamp(min=0).mean().item(), rel=1e-5)

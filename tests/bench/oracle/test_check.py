@@ -8,9 +8,11 @@ import pandas as pd
 import pytest
 import torch
 from rich.console import Console
+from running import prepared_for
+from running import run as run_cell
 
-from bench.cells.inputs import load_inputs
-from bench.cells.run import run_cell
+from bench.cells.cell import Cell
+from bench.cells.inputs import InputCache, training_pairs
 from bench.checked import ConfigError
 from bench.config import (
     CellConfig,
@@ -24,13 +26,12 @@ from bench.config import (
 )
 from bench.data.prepared import prepare
 from bench.losses import resolve_loss
-from bench.methods.offline import Objective, train
+from bench.methods import METHODS, TrainingInputs
 from bench.oracle import check as oracle_check
 from bench.oracle.exact import tilted
 from bench.oracle.population import implicit_reward, pair_probabilities
 from bench.records import EXACT_COLUMNS, EXACT_FILE, RECORDS_FILE, read_records
-from bench.seeding import generator_for
-from bench.sweep.plan import PlannedCell, write_plan
+from bench.sweep.plan import write_plan
 
 WORLD = {"policy": "tabular", "tokens": 4, "length": 2, "contexts": 2, "prompts": 256, "seed": 0}
 CELLS = [("logistic", 0.5), ("squared", 0.3), ("hinge", 0.5)]
@@ -49,8 +50,8 @@ def config_of(root, loss: str, beta: float, **world) -> CellConfig:
     )  # fmt: skip
 
 
-def run(config: CellConfig) -> PlannedCell:
-    cell = PlannedCell(f"loss={config.loss},beta={config.beta:g},seed=0", config)
+def run(config: CellConfig) -> Cell:
+    cell = Cell.of(config)
     status = run_cell(cell)
     assert status.state == "done", status.error
     return cell
@@ -61,11 +62,11 @@ def sweep(tmp_path_factory):
     """Three finished cells on the tabular world."""
     root = tmp_path_factory.mktemp("oracle")
     cells = [run(config_of(root, loss, beta)) for loss, beta in CELLS]
-    write_plan(cells[0].config.sweep_dir, cells, ["test"])
+    write_plan(cells[0].sweep_dir, cells, {cell.name: prepared_for(cell) for cell in cells}, ["test"], "call")
     return cells
 
 
-def last_record(cell: PlannedCell) -> dict:
+def last_record(cell: Cell) -> dict:
     return read_records(cell.directory / RECORDS_FILE)[-1]
 
 
@@ -74,11 +75,10 @@ def test_records_are_estimates_of_exact_values(sweep, index):
     """Train once more with the same seeds, which gives the same policy, and enumerate what it does."""
     config = sweep[index].config
     prepared = prepare(config)
-    inputs = load_inputs(prepared, config)
-    policy = inputs.reference.trainable()
-    objective = Objective(resolve_loss(config.loss).fn, config.beta)
-    order = generator_for(config.seed, "order")
-    losses = [step.loss for step in train(policy, inputs.train, objective, config.optim, generator=order)]
+    shared = InputCache().shared(prepared, config)
+    policy = shared.reference.trainable()
+    trainer = METHODS["gpo"].trainer(TrainingInputs(config, policy, training_pairs(shared.pool, config)))
+    losses = [trainer.step().loss for _ in range(config.optim.steps)]
     record = last_record(sweep[index])
     assert np.mean(losses[60:]) == pytest.approx(record["train_loss"], rel=1e-5)
 
@@ -115,7 +115,7 @@ def test_sampled_training_comes_near_the_population_optimum(sweep, index):
 
 
 def test_check_writes_exact_frontiers_and_finds_nothing_above_them(sweep, tmp_path):
-    sweep_dir = sweep[0].config.sweep_dir
+    sweep_dir = sweep[0].sweep_dir
     console = Console(file=(tmp_path / "out.txt").open("w", encoding="utf-8"), width=160)
     assert oracle_check.check_sweep(sweep_dir, console) == 0
     console.file.close()
@@ -135,14 +135,13 @@ def test_check_writes_exact_frontiers_and_finds_nothing_above_them(sweep, tmp_pa
 
 def test_a_gold_score_above_the_optimum_is_an_error(sweep, tmp_path):
     """A sweep whose last record claims more gold than any policy with its KL can have."""
-    config = replace(sweep[0].config, runs_dir=str(tmp_path))
-    cell = PlannedCell(sweep[0].name, config)
+    cell = Cell.of(replace(sweep[0].config, runs_dir=str(tmp_path)))
     cell.directory.mkdir(parents=True)
-    write_plan(config.sweep_dir, [cell], ["test"])
+    write_plan(cell.sweep_dir, [cell], {cell.name: prepared_for(sweep[0])}, ["test"], "call")
     (cell.directory / "config.yaml").write_text((sweep[0].directory / "config.yaml").read_text())
     record = {**last_record(sweep[0]), "gold": 5.0}
     (cell.directory / RECORDS_FILE).write_text(json.dumps(record) + "\n")
-    assert oracle_check.check_sweep(config.sweep_dir, Console(quiet=True)) == 1
+    assert oracle_check.check_sweep(cell.sweep_dir, Console(quiet=True)) == 1
 
 
 def test_excess_counts_both_standard_errors():

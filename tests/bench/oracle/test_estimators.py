@@ -76,7 +76,7 @@ def test_evaluation_of_many_prompts_agrees_with_exact_values(small):
     on = EvaluationSet(prompts, ids, [""] * len(ids), np.zeros(len(ids)), pairs)
     log_policy = small.moved_logprobs()
     result = evaluate_samples(
-        small.moved(), small.policy, small.gold, small.standardization, on,
+        small.moved(), small.gold, small.standardization, on,
         step=1, max_new_tokens=SMALL.length, batch_size=512, generator=torch.Generator().manual_seed(3),
     )  # fmt: skip
     exact = {

@@ -176,9 +176,9 @@ def test_a_cell_of_a_sweep_and_the_same_cell_alone_have_the_same_records(tiny_wo
     assert sweep.process.returncode == 0, output
     name = next(path.parent.name for path in sweep.directory.glob("loss=logistic,beta=0.1,seed=0*/status.json"))
     cell = tiny_world.cell(tmp_path / "alone", {"optim.steps": 40, "sweep": "t", "loss": "logistic", "beta": 0.1})
-    from bench.cells.run import run_cell
+    from running import run
 
-    assert run_cell(cell).state == "done"
+    assert run(cell).state == "done"
     drop = ("cell_id", "git_commit", "config")  # the file of the world spells its defaults out
     swept, alone = without_times(sweep.directory / name), without_times(cell.directory)
     assert len(swept) == len(alone)

@@ -1,61 +1,86 @@
-"""The plan of a sweep grows and is never half written; a cell's directory keeps the configuration it was made with."""
+"""The plan of a sweep grows and is never half written; workers read from it what was planned."""
 
-import errno
+import json
 import os
-from pathlib import Path
+from dataclasses import replace
 
 import pytest
-import yaml
+from running import prepared_for
 
-from bench.cells.cell import cell_name
+from bench.cells.cell import Cell
 from bench.checked import ConfigError
-from bench.records import CONFIG_FILE, PLAN_FILE, CellStatus, DamagedRecord, read_plan, write_status
-from bench.sweep.plan import PlannedCell, check_cell_config, overridden_keys, write_cell_config, write_plan
+from bench.records import PLAN_FILE, CellStatus, DamagedRecord, read_plan, write_status
+from bench.sweep.compose import Job
+from bench.sweep.plan import plan_cells, read_jobs, write_plan
 
 
 @pytest.fixture
 def cell(tiny_world, tmp_path):
-    """A function from changed settings to a planned cell with an empty directory."""
+    """A function from changed settings to a planned cell."""
+    return lambda **changes: tiny_world.cell(tmp_path, changes)
 
-    def make(**changes):
-        cell = tiny_world.cell(tmp_path, changes)
-        cell.directory.mkdir(parents=True, exist_ok=True)
-        return cell
 
-    return make
+def write(cells, command=("typed",), call="call"):
+    write_plan(cells[0].sweep_dir, cells, {cell.name: prepared_for(cell) for cell in cells}, command, call)
+    return cells[0].sweep_dir
 
 
 def test_a_row_holds_every_key_of_the_cells_name(tiny_world, tmp_path):
     config = tiny_world.config(tmp_path, {"beta": 0.3, "optim.batch_pairs": 4, "loss": "hinge"})
-    overrides = ("+world=tiny", "loss=hinge", "optim.batch_pairs=4")
-    cell = PlannedCell(cell_name(config, overridden_keys(overrides)), config, overrides)
+    cell = Cell.of(config, ["world", "loss", "optim.batch_pairs"])
     assert cell.name == "loss=hinge,beta=0.3,seed=0,optim.batch_pairs=4,world=tiny"
     assert cell.summary() == {
-        "cell": cell.name, "config": cell.config.fingerprint, "lr": 1e-2, "loss": "hinge", "beta": 0.3, "seed": 0,
-        "optim.batch_pairs": 4, "world": "tiny",
+        "cell": cell.name, "config": cell.config.fingerprint, "method": "gpo", "variant": "hinge", "strength": 0.3,
+        "lr": 1e-2, "loss": "hinge", "beta": 0.3, "seed": 0, "optim.batch_pairs": 4, "world": "tiny",
     }  # fmt: skip
 
 
 def test_a_later_call_adds_to_the_plan(cell):
     first, second = cell(seed=0), cell(seed=1)
-    sweep_dir = first.config.sweep_dir
-    assert read_plan(sweep_dir)["cells"] == []
-    write_plan(sweep_dir, [first], ["first"])
-    write_plan(sweep_dir, [second, first], ["second"])
-    plan = read_plan(sweep_dir)
+    assert read_plan(first.sweep_dir)["cells"] == []
+    write([first], ["first"])
+    plan = read_plan(write([second, first], ["second"]))
     assert [row["cell"] for row in plan["cells"]] == [first.name, second.name]
     assert (plan["sweep"], plan["command"]) == ("default", ["second"])
 
 
-def test_the_same_call_again_leaves_the_file_untouched(cell):
+def test_a_call_that_adds_nothing_and_has_nothing_to_run_leaves_the_file_untouched(cell):
     planned = cell(**{"optim.lr": 3e-4})
-    path = planned.config.sweep_dir / PLAN_FILE
-    write_plan(path.parent, [planned], ["first"])
+    path = planned.sweep_dir / PLAN_FILE
+    write([planned], call="first")
+    planned.directory.mkdir(parents=True)
+    write_status(planned.directory, CellStatus("done", planned.name, 1, 0.0, 1.0, 8, 8, "host", 1))
     os.utime(path, ns=(1, 1))
-    write_plan(path.parent, [planned], ["first"])
+    write([planned], call="second")
     assert path.stat().st_mtime_ns == 1
-    write_plan(path.parent, [planned], ["second"])
+    write([planned], ["another", "command"], call="third")
     assert path.stat().st_mtime_ns > 1
+
+
+def test_workers_read_what_was_planned(cell, tiny_world, tmp_path):
+    """Of cells that differ in every kind of setting, and of two worlds, in one file without repeats."""
+    cells = [
+        cell(seed=0), cell(loss="hinge", beta=3.0, seed=1), cell(**{"optim.micro_batch_pairs": 2, "save": "best"}),
+        cell(**{"world.name": "other", "world.max_new_tokens": 5, "labels.flip_rate": 0.25}),
+    ]  # fmt: skip
+    sweep_dir = write(cells, call="a call")
+    jobs, call = read_jobs(sweep_dir)
+    assert call == "a call"
+    assert [(job.name, job.config) for job, _ in jobs] == [(each.name, each.config) for each in cells]
+    assert [job.directory for job, _ in jobs] == [each.directory for each in cells]
+    assert [prepared.preferences.fingerprint for _, prepared in jobs] == [
+        prepared_for(each).preferences.fingerprint for each in cells
+    ]
+    plan = json.loads((sweep_dir / PLAN_FILE).read_text())
+    assert (len(plan["settings"]), len(plan["prepared"])) == (2, 2)
+
+
+def test_the_folder_of_a_sweep_may_have_moved(cell, tmp_path):
+    sweep_dir = write([cell()])
+    moved = tmp_path / "moved"
+    sweep_dir.rename(moved)
+    ((job, _),), _ = read_jobs(moved)
+    assert job.directory.parent == moved
 
 
 @pytest.mark.parametrize("text", ['{"schema": 1, "cel', "[]", "{}", '{"schema": 1, "cells": [{}]}', '{"schema": 99}'])
@@ -65,59 +90,68 @@ def test_a_damaged_plan_is_refused_by_name(tmp_path, text):
         read_plan(tmp_path)
 
 
-def test_the_same_settings_fit_their_directory_however_they_were_given(cell):
-    made = cell(beta=1.0)
-    check_cell_config(made)  # nothing there yet
-    write_cell_config(made.directory, made.config)
-    check_cell_config(made)
-    check_cell_config(PlannedCell(made.name, cell(beta=1).config))
-    elsewhere = cell(beta=1.0, **{"device": "cpu", "tracking.wandb.mode": "offline"}).config
-    check_cell_config(PlannedCell(made.name, elsewhere))  # where it runs does not move its results
+def test_a_cell_planned_twice_by_hand_is_refused(cell):
+    path = write([cell()]) / PLAN_FILE
+    plan = json.loads(path.read_text())
+    path.write_text(json.dumps(plan | {"cells": plan["cells"] * 2}))
+    with pytest.raises(DamagedRecord, match="is planned twice"):
+        read_plan(path.parent)
 
 
-def test_other_settings_are_refused_by_key_and_nothing_is_touched(cell):
-    made = cell(beta=0.3)
-    write_cell_config(made.directory, made.config)
-    before = (made.directory / CONFIG_FILE).read_bytes()
-    with pytest.raises(ConfigError) as caught:
-        check_cell_config(PlannedCell(made.name, cell(**{"beta": 0.1, "optim.steps": 9}).config))
-    for part in (str(made.directory), "beta: 0.3 there, 0.1 now", "optim.steps: 8 there, 9 now", "sweep=NAME"):
-        assert part in str(caught.value)
-    assert (made.directory / CONFIG_FILE).read_bytes() == before
+@pytest.mark.parametrize("missing", ["settings", "prepared", "call"])
+def test_a_plan_without_what_workers_need_says_so(cell, missing):
+    path = write([cell()]) / PLAN_FILE
+    plan = json.loads(path.read_text())
+    plan[missing] = {}
+    if missing == "call":
+        del plan["call"]
+    path.write_text(json.dumps(plan))
+    with pytest.raises(DamagedRecord, match=r"plan\.json: lacks what workers need .*; plan the sweep again"):
+        read_jobs(path.parent)
 
 
-@pytest.mark.parametrize("text", ["", "{beta: [", "beta: 0.1\nold_key: 3\n"])
-def test_a_configuration_of_another_version_is_refused_with_a_way_out(cell, text):
-    made = cell()
-    (made.directory / CONFIG_FILE).write_text(text)
-    with pytest.raises(ConfigError, match=r"(?s)not a configuration of this version .* or use another sweep="):
-        check_cell_config(made)
+def test_no_plan_and_an_old_plan_say_how_to_go_on(tmp_path):
+    with pytest.raises(DamagedRecord, match=r"has no plan\.json; plan it with python -m bench\.train"):
+        read_jobs(tmp_path)
+    (tmp_path / PLAN_FILE).write_text('{"schema": 1, "cells": [{"cell": "c", "loss": "hinge", "beta": 1, "seed": 0}]}')
+    with pytest.raises(DamagedRecord, match="was planned by an older version"):
+        read_jobs(tmp_path)
 
 
-def test_a_disk_that_fills_up_leaves_no_half_configuration(cell, monkeypatch):
-    """Half a configuration would be refused by the next call as one of another version."""
-    made = cell()
+def job(tiny_world, tmp_path, *overrides, **changes):
+    from dataclasses import asdict
 
-    def half(self, text, **kwargs):
-        with self.open("w") as stream:
-            stream.write(text[:40])
-        raise OSError(errno.ENOSPC, "No space left on device", str(self))
+    return Job(asdict(tiny_world.config(tmp_path, changes)), overrides)
 
-    with monkeypatch.context() as patch:
-        patch.setattr(Path, "write_text", half)
-        with pytest.raises(OSError, match="No space left"):
-            write_cell_config(made.directory, made.config)
-    assert list(made.directory.iterdir()) == []
-    write_cell_config(made.directory, made.config)
-    assert yaml.safe_load((made.directory / CONFIG_FILE).read_text())["optim"]["steps"] == 8
+
+def test_two_spellings_of_one_value_are_one_cell(tiny_world, tmp_path):
+    jobs = [job(tiny_world, tmp_path, f"beta={text}", beta=1.0) for text in ("1", "1e0", "1.0")]
+    assert [cell.name for cell in plan_cells(jobs)] == ["loss=logistic,beta=1,seed=0"]
+
+
+def test_different_settings_of_one_name_are_refused(tiny_world, tmp_path):
+    jobs = [job(tiny_world, tmp_path, f"experiment={n}", **{"optim.steps": n}) for n in (3, 4)]
+    with pytest.raises(ConfigError, match="experiment=3 and experiment=4 are different settings of one cell"):
+        plan_cells(jobs)
 
 
 @pytest.mark.parametrize(
-    ("state", "diverged", "finished"),
-    [("done", False, True), ("failed", True, True), ("failed", False, False), ("running", False, False)],
-)
-def test_which_cells_are_finished(cell, state, diverged, finished):
-    made = cell()
-    assert not made.is_finished
-    write_status(made.directory, CellStatus(state, made.name, 1, 0.0, 1.0, 8, 8, "host", 1, diverged=diverged))
-    assert made.is_finished == finished
+    ("key", "values"),
+    [("sweep", ("a", "b")), ("device", ("cpu", "auto")), ("save", ("none", "best")),
+     ("tracking.wandb.mode", ("offline", "disabled")), ("resume.every", (1, 2)), ("workers", (1, 2))],
+)  # fmt: skip
+def test_several_values_of_a_key_that_is_in_no_name_are_refused(tiny_world, tmp_path, key, values):
+    """One of them would win, and nobody would hear of the other."""
+    jobs = [job(tiny_world, tmp_path, f"{key}={value}", **{key: value}) for value in values]
+    with pytest.raises(ConfigError, match=f"^{key}: several values, but a cell is not named by"):
+        plan_cells(jobs)
+
+
+def test_a_directory_of_other_settings_is_refused_before_anything_is_run(tiny_world, tmp_path, cell):
+    from bench.cells.stored import write_cell_config
+
+    made = cell(beta=0.3)
+    made.directory.mkdir(parents=True)
+    write_cell_config(replace(made, config=cell(**{"beta": 0.3, "optim.steps": 9}).config))
+    with pytest.raises(ConfigError, match=r"optim\.steps: 9 there, 8 now"):
+        plan_cells([job(tiny_world, tmp_path, "beta=0.3", beta=0.3)])

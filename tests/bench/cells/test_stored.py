@@ -1,0 +1,93 @@
+"""A cell's directory keeps the configuration it was made with."""
+
+import errno
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import yaml
+
+from bench.cells.stored import check_cell_config, write_cell_config
+from bench.checked import ConfigError
+from bench.records import CONFIG_FILE, CellStatus, write_status
+
+
+@pytest.fixture
+def cell(tiny_world, tmp_path):
+    """A function from changed settings to a cell with an empty directory."""
+
+    def make(**changes):
+        cell = tiny_world.cell(tmp_path, changes)
+        cell.directory.mkdir(parents=True, exist_ok=True)
+        return cell
+
+    return make
+
+
+def test_the_same_settings_fit_their_directory_however_they_were_given(cell):
+    made = cell(beta=1.0)
+    check_cell_config(made)  # nothing there yet
+    write_cell_config(made)
+    check_cell_config(made)
+    check_cell_config(replace(made, config=cell(beta=1).config))
+    elsewhere = cell(beta=1.0, **{"device": "cpu", "tracking.wandb.mode": "offline", "save": "all"}).config
+    check_cell_config(replace(made, config=elsewhere))  # where it runs does not move its results
+
+
+def test_a_directory_from_before_a_setting_existed_fits_its_default(cell):
+    made = cell()
+    write_cell_config(made)
+    written = yaml.safe_load((made.directory / CONFIG_FILE).read_text())
+    for later in ("method", "save", "resume", "logits_mib", "workers"):
+        del written[later]
+    (made.directory / CONFIG_FILE).write_text(yaml.safe_dump(written))
+    check_cell_config(made)
+
+
+def test_other_settings_are_refused_by_key_and_nothing_is_touched(cell):
+    made = cell(beta=0.3)
+    write_cell_config(made)
+    before = (made.directory / CONFIG_FILE).read_bytes()
+    with pytest.raises(ConfigError) as caught:
+        check_cell_config(replace(made, config=cell(**{"beta": 0.1, "optim.steps": 9}).config))
+    for part in (str(made.directory), "beta: 0.3 there, 0.1 now", "optim.steps: 8 there, 9 now", "sweep=NAME"):
+        assert part in str(caught.value)
+    assert (made.directory / CONFIG_FILE).read_bytes() == before
+
+
+@pytest.mark.parametrize("text", ["", "{beta: [", "beta: 0.1\nold_key: 3\n"])
+def test_a_configuration_of_another_version_is_refused_with_a_way_out(cell, text):
+    made = cell()
+    (made.directory / CONFIG_FILE).write_text(text)
+    with pytest.raises(ConfigError, match=r"(?s)not a configuration of this version .* or use another sweep="):
+        check_cell_config(made)
+
+
+def test_a_disk_that_fills_up_leaves_no_half_configuration(cell, monkeypatch):
+    """Half a configuration would be refused by the next call as one of another version."""
+    made = cell()
+
+    def half(self, text, **kwargs):
+        with self.open("w") as stream:
+            stream.write(text[:40])
+        raise OSError(errno.ENOSPC, "No space left on device", str(self))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_text", half)
+        with pytest.raises(OSError, match="No space left"):
+            write_cell_config(made)
+    assert list(made.directory.iterdir()) == []
+    write_cell_config(made)
+    assert yaml.safe_load((made.directory / CONFIG_FILE).read_text())["optim"]["steps"] == 8
+
+
+@pytest.mark.parametrize(
+    ("state", "diverged", "finished"),
+    [("done", False, True), ("failed", True, True), ("failed", False, False), ("running", False, False),
+     ("interrupted", False, False)],
+)  # fmt: skip
+def test_which_cells_are_finished(cell, state, diverged, finished):
+    made = cell()
+    assert not made.is_finished
+    write_status(made.directory, CellStatus(state, made.name, 1, 0.0, 1.0, 8, 8, "host", 1, diverged=diverged))
+    assert made.is_finished == finished
