@@ -56,7 +56,8 @@ def frontier(
             _markers_by_stage(ax, points, style, **({"markersize": 6.5} if curve.empty else {}))
         else:
             _markers_by_seed(ax, checkpoints[checkpoints["variant"] == variant], style)
-        ax.plot([], [], style.marker, linestyle="-", color=style.color, label=style.label)
+        line = "" if curve.empty else "-"
+        ax.plot([], [], style.marker, linestyle=line, color=style.color, label=style.label)
     if ceiling is not None:
         draw_ceiling(ax, ceiling, label=highlight is None)
     sqrt_kl_axis(ax)

@@ -8,6 +8,7 @@ import pytest
 from synthetic_runs import Truth, add_external, write_sweep
 
 from analysis.data.load import load_sweep
+from analysis.figures.frontier_plots import frontier
 from analysis.report.build import build_report
 from analysis.report.html_tables import cell_table
 from analysis.statistics.views import analyze_views
@@ -77,6 +78,19 @@ def test_it_is_on_the_page_and_in_the_tables(sweep_dir, tmp_path, one_format):
     (row,) = (row for row in cell_table(load_sweep(sweep_dir)).rows if NAME in row[0])
     assert row[1:5] == ("done", "1", "–", "0")
     assert row[6].startswith(f"{record['gold']:.2f} ± ")
+
+
+def test_it_is_drawn_as_a_marker_without_a_line(analysis, sweep_dir):
+    ax = frontier(analysis.frontiers)
+    (entry,) = (line for line in ax.lines if line.get_label() == NAME)
+    assert entry.get_linestyle() == "None"
+    look = (entry.get_marker(), entry.get_color())
+    drawn = [line for line in ax.lines if (line.get_marker(), line.get_color()) == look and len(line.get_xdata())]
+    record = measured(sweep_dir)
+    assert [tuple(map(float, line.get_xydata()[0])) for line in drawn][-1] == pytest.approx(
+        (record["kl"], record["gold"])
+    )
+    assert min(line.get_markersize() for line in drawn) > 6
 
 
 def test_alone_it_has_a_report_too(tmp_path, one_format):
