@@ -1,6 +1,5 @@
 """The frozen gold reward model: texts in, one score each out; the one module of gold_rm that loads models."""
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,14 +18,9 @@ from transformers import (
 from transformers.utils import logging as transformers_logging
 
 from gold_rm.errors import UserError
+from gold_rm.fingerprint import fingerprint_of_model
 
 transformers_logging.disable_progress_bar()
-
-# What a score depends on: weights, configuration and tokenizer. Notes and training logs beside them do not count.
-_FINGERPRINTED = (
-    "*.safetensors", "*.safetensors.index.json", "config.json", "tokenizer*.json", "special_tokens_map.json",
-    "added_tokens.json", "vocab.*", "merges.txt", "*.model",
-)  # fmt: skip
 
 # Hugging Face decoders pool at the last token whose id is not `config.pad_token_id`, which picks a wrong token
 # where the padding token also ends texts (pad = eos) or occurs in them. No text contains −1.
@@ -162,15 +156,6 @@ def _max_tokens(config: PretrainedConfig, tokenizer: PreTrainedTokenizerBase) ->
     # A tokenizer without a limit says so with a huge number.
     limits = [getattr(config.get_text_config(), "max_position_embeddings", None), tokenizer.model_max_length]
     return min((limit for limit in limits if limit is not None and limit < 1_000_000_000), default=None)
-
-
-def fingerprint_of_model(directory: Path) -> str:
-    """12 hex digits of the SHA-256 over the files of a model directory that its outputs depend on."""
-    digest = hashlib.sha256()
-    for path in sorted({path for pattern in _FINGERPRINTED for path in directory.glob(pattern)}):
-        with path.open("rb") as stream:
-            digest.update(path.name.encode() + hashlib.file_digest(stream, "sha256").digest())
-    return digest.hexdigest()[:12]
 
 
 def load_tokenizer(directory: Path) -> PreTrainedTokenizerBase:

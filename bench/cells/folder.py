@@ -16,29 +16,16 @@ import pandas as pd
 from torch import Tensor
 
 from bench.cells.cell import Cell
-from bench.cells.resume import RESUME_DIR, ResumePoint, read_resume_point, write_atomically, write_resume_point
-from bench.cells.stored import Recorded, check_cell_config, take_all_back, take_back, write_cell_config
+from bench.cells.resume import ResumePoint, read_resume_point, write_resume_point
+from bench.cells.settings import check_cell_config, write_cell_config
+from bench.cells.stored import Recorded, take_all_back, take_back
 from bench.claims import try_claim
 from bench.records import (
-    DONE,
-    ERROR_FILE,
-    FAILED,
-    INTERRUPTED,
-    POLICY_DIR,
-    RECORDS_FILE,
-    RUNNING,
-    SAMPLES_FILE,
-    CellStatus,
-    CheckpointRecord,
-    DamagedRecord,
-    StepMetrics,
-    append_record,
-    append_steps,
-    read_status,
-    write_status,
+    DEATHS_FILE, DONE, ERROR_FILE, FAILED, INTERRUPTED, POLICY_DIR, RECORDS_FILE, RESUME_DIR, RUNNING, SAMPLES_FILE,
+    WORKERS_DIR, CellStatus, CheckpointRecord, DamagedRecord, StepMetrics, append_record, append_steps, read_status,
+    write_atomically, write_status,
 )  # fmt: skip
 
-WORKERS_DIR, DEATHS_FILE = "workers", "deaths.jsonl"  # of a sweep: what the driver knows of workers that were killed
 _MOST_DEATHS = 2
 
 
@@ -184,7 +171,7 @@ class CellFolder:
         self._claim.require_held()
         self.recorded.samples.append(samples)
         so_far = pd.concat(self.recorded.samples, ignore_index=True)
-        write_atomically(self.path / SAMPLES_FILE, lambda path: so_far.to_parquet(path, index=False))
+        write_atomically(self.path / SAMPLES_FILE, lambda path: so_far.to_parquet(path, index=False), to_disk=True)
         self._write_steps()
         append_record(self.path / RECORDS_FILE, record)
         self.recorded.records.append(asdict(record))

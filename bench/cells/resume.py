@@ -1,7 +1,5 @@
 """A resume point: one safetensors file with a trainer's state, replaced atomically."""
 
-import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -9,9 +7,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from bench.records import RUN_AGAIN, DamagedRecord
+from bench.records import RESUME_DIR, RUN_AGAIN, DamagedRecord, write_atomically
 
-RESUME_DIR = "resume"
 _STATE_FILE = "state.safetensors"
 
 
@@ -39,7 +36,7 @@ def write_resume_point(cell_dir: Path, point: ResumePoint, config: str) -> None:
     path.parent.mkdir(exist_ok=True)
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in point.tensors.items()}
     about = {"config": config, "step": str(point.step), "elapsed_s": repr(point.elapsed_s)}
-    write_atomically(path, lambda temporary: save_file(tensors, temporary, metadata=about))
+    write_atomically(path, lambda temporary: save_file(tensors, temporary, metadata=about), to_disk=True)
 
 
 def read_resume_point(cell_dir: Path, config: str) -> ResumePoint | None:
@@ -60,15 +57,3 @@ def read_resume_point(cell_dir: Path, config: str) -> ResumePoint | None:
             return ResumePoint(int(about["step"]), float(about["elapsed_s"]), tensors)
     except (SafetensorError, KeyError, TypeError, ValueError) as error:
         raise DamagedRecord(f"{path}: not a resume point ({error}); {RUN_AGAIN}") from error
-
-
-def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
-    """Let `write` fill a temporary file, force it to disk and rename it to `path`."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        write(temporary)
-        with temporary.open("rb") as stream:
-            os.fsync(stream.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -11,15 +11,17 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 from urllib.parse import urlsplit
 
 from bench.cells.cell import Cell
-from bench.cells.stored import Recorded
 from bench.checked import ConfigError
 from bench.config import CellConfig
 from bench.records import METRICS, CheckpointRecord, StepMetrics
 from bench.records.metrics import IDENTITY, LABELS, PROVENANCE
+
+if TYPE_CHECKING:
+    from bench.cells.stored import Recorded
 
 WANDB_DIR = "wandb"
 # Groups of METRICS that say what a record is or where it came from belong into the run's config, not into its charts.
@@ -66,7 +68,7 @@ class Tracker:
         self._cell = cell
         self._run: Any = None
 
-    def start(self, recorded: Recorded) -> None:
+    def start(self, recorded: "Recorded") -> None:
         """Open the run. An offline one cannot be taken up again: it is written anew from what is on disk."""
         if self._cell.config.tracking.wandb.mode == "disabled":
             return

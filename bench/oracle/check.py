@@ -20,7 +20,8 @@ from rich.table import Table
 
 from bench.checked import ConfigError, build_checked
 from bench.config import CellConfig
-from bench.data.prepared import Prepared, prepare
+from bench.data.prepared import Prepared
+from bench.data.preparing import prepare
 from bench.data.reference_samples import load_reference, load_standardization
 from bench.losses import resolve_loss
 from bench.messages import run_with_messages

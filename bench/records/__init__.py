@@ -16,6 +16,7 @@ runs/<sweep>/<cell>/policy/              saved policies, with save=
 
 from bench.records.files import (
     CONFIG_FILE,
+    DEATHS_FILE,
     ERROR_FILE,
     EXACT_COLUMNS,
     EXACT_FILE,
@@ -23,13 +24,16 @@ from bench.records.files import (
     POLICY_DIR,
     RECORDS_FILE,
     REFERENCE_COLUMNS,
+    RESUME_DIR,
     RUN_AGAIN,
     SAMPLE_COLUMNS,
     SAMPLES_FILE,
     STATUS_FILE,
     TRAINING_FILE,
+    WORKERS_DIR,
     DamagedRecord,
     read_json,
+    write_atomically,
     write_json,
     write_text,
 )
@@ -59,10 +63,10 @@ from bench.records.status import (
 from bench.records.training import StepMetrics, append_steps, read_training
 
 __all__ = [
-    "CONFIG_FILE", "DONE", "ERROR_FILE", "EXACT_COLUMNS", "EXACT_FILE", "FAILED", "GPO", "INTERRUPTED", "METRICS",
-    "MISSING", "PLAN_FILE", "POLICY_DIR", "RECORDS_FILE", "REFERENCE_COLUMNS", "RUNNING", "RUN_AGAIN", "SAMPLES_FILE",
-    "SAMPLE_COLUMNS", "SCHEMA_VERSION", "STATUS_FILE", "TRAINING_FILE", "CellStatus", "CellView", "CheckpointRecord",
+    "CONFIG_FILE", "DEATHS_FILE", "DONE", "ERROR_FILE", "EXACT_COLUMNS", "EXACT_FILE", "FAILED", "GPO", "INTERRUPTED", "METRICS",
+    "MISSING", "PLAN_FILE", "POLICY_DIR", "RECORDS_FILE", "REFERENCE_COLUMNS", "RESUME_DIR", "RUNNING", "RUN_AGAIN", "SAMPLES_FILE",
+    "SAMPLE_COLUMNS", "SCHEMA_VERSION", "STATUS_FILE", "TRAINING_FILE", "WORKERS_DIR", "CellStatus", "CellView", "CheckpointRecord",
     "DamagedRecord", "Metric", "StepMetrics", "append_record", "append_steps", "cell_view", "empty_plan",
-    "is_worked_on", "read_json", "read_plan", "read_records", "read_status", "read_training", "write_json",
+    "is_worked_on", "read_json", "read_plan", "read_records", "read_status", "read_training", "write_atomically", "write_json",
     "write_status", "write_text",
 ]  # fmt: skip

@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,9 @@ STATUS_FILE = "status.json"
 EXACT_FILE = "exact.parquet"
 ERROR_FILE = "error.txt"
 POLICY_DIR = "policy"
+RESUME_DIR = "resume"
+WORKERS_DIR = "workers"  # of a sweep: what its workers said, and what is known of those that were killed
+DEATHS_FILE = "deaths.jsonl"
 
 # One row per (checkpoint, evaluation prompt); gold* in SD of π_ref's scores, kl* in nats, length in tokens.
 SAMPLE_COLUMNS = (
@@ -41,9 +45,21 @@ def write_json(path: Path, value: Any) -> None:
 
 def write_text(path: Path, text: str) -> None:
     """Write text under a temporary name and rename, so that a reader never sees half a file."""
+    write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+
+
+def write_atomically(path: Path, write: Callable[[Path], object], *, to_disk: bool = False) -> None:
+    """Let `write` fill a temporary file beside `path`, and rename it to that.
+
+    Args:
+        to_disk: force it to disk before that, which takes milliseconds: a machine that goes down leaves the old file.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        temporary.write_text(text, encoding="utf-8")
+        write(temporary)
+        if to_disk:
+            with temporary.open("rb") as stream:
+                os.fsync(stream.fileno())
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)

@@ -17,12 +17,13 @@ from bench.cells.cell import Cell
 from bench.cells.folder import CellBusy
 from bench.cells.inputs import InputCache
 from bench.cells.run import Stopped, run_cell
-from bench.cells.stored import check_cell_config
+from bench.cells.settings import check_cell_config
 from bench.cells.tracking import check_login
 from bench.checked import ConfigError
 from bench.claims import is_claimed
 from bench.config import cell_config
-from bench.data.prepared import Prepared, prepare, publish
+from bench.data.prepared import Prepared
+from bench.data.preparing import prepare, publish
 from bench.records import DONE, RECORDS_FILE, cell_view, read_records
 from bench.sweep.compose import Job, SweepRequest, launch_with_hydra
 from bench.sweep.local import LocalWorkers, WorkersKilled

@@ -16,7 +16,8 @@ from bench.policies.load import load_policy, resolve_device
 from bench.sweep.compose import Job
 from bench.sweep.driver import run_cell_here
 from bench.sweep.plan import read_jobs
-from gold_rm.reward_model import fingerprint_of_model, load_gold_model
+from gold_rm.fingerprint import fingerprint_of_model
+from gold_rm.reward_model import load_gold_model
 
 
 def evaluate_again(

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from bench.cells.folder import DEATHS_FILE, WORKERS_DIR
+from bench.records import DEATHS_FILE, WORKERS_DIR
 from bench.checked import ConfigError
 
 _POLL_SECONDS = 0.1

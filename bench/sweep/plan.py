@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.cells.cell import NOT_IN_NAMES, Cell
-from bench.cells.stored import check_cell_config, flat
+from bench.cells.settings import check_cell_config, flat
 from bench.checked import ConfigError, fingerprint_of
 from bench.claims import hold
 from bench.config import CellConfig, cell_config

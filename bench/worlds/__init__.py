@@ -26,7 +26,6 @@ from typing import Any
 import pandas as pd
 
 from bench.checked import ConfigError
-from bench.data.artifacts import DamagedArtifact
 
 WORLD_FILE = "world.json"
 PROMPTS_FILE = "prompts.parquet"
@@ -63,18 +62,6 @@ def builder_module(builder: str) -> ModuleType:
         nearest = difflib.get_close_matches(builder, known, n=1, cutoff=0.0)[0]
         raise ConfigError(f"world.builder={builder!r}: did you mean {nearest!r}? Known are {', '.join(known)}")
     return importlib.import_module(f"bench.worlds.{builder}")
-
-
-def verify_sources(directory: Path) -> None:
-    """Check that what a built world refers to outside of its directory is still what it was built from.
-
-    Raises:
-        DamagedArtifact: naming what differs.
-    """
-    from bench.worlds.directories import SOURCES_FILE, changed_sources  # the one builder that refers to anything
-
-    if (directory / SOURCES_FILE).exists() and (changed := changed_sources(directory)):
-        raise DamagedArtifact(f"{changed}: not what the world {directory} was built from; plan the sweep again")
 
 
 def write_world(

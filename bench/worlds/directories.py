@@ -3,8 +3,6 @@
 Models are not copied: the world refers to their directories by absolute path and keeps the hashes of what is in them.
 """
 
-import hashlib
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,11 +11,11 @@ import pandas as pd
 import torch
 
 from bench.checked import ConfigError
+from bench.data.sources import hash_directory, hash_file, write_sources
 from bench.seeding import generator_for
-from bench.worlds import EVAL, TRAIN, WORLD_FILE, write_world
+from bench.worlds import EVAL, TRAIN, write_world
 
 VERSION = 1
-SOURCES_FILE = "sources.json"
 _COMPARISON_COLUMNS = ("prompt", "chosen", "rejected", "split")
 _COMPARISON_SPLITS = ("train", "held_out")
 
@@ -58,9 +56,9 @@ class Params:
 def inputs(params: Params) -> dict[str, str]:
     """SHA-256 of the files behind every path, by parameter: other weights at the same path are another world."""
     model_dirs = {"policy": params.policy, "gold": params.gold}
-    hashes = {key: _hash_directory(_model_directory(key, path)) for key, path in model_dirs.items() if path is not None}
+    hashes = {key: hash_directory(_model_directory(key, path)) for key, path in model_dirs.items() if path is not None}
     files = {"prompts": params.prompts, "comparisons": params.comparisons}
-    hashes |= {key: _hash_file(_file(key, path)) for key, path in files.items() if path is not None}
+    hashes |= {key: hash_file(_file(key, path)) for key, path in files.items() if path is not None}
     return hashes
 
 
@@ -81,16 +79,7 @@ def build(params: Params, directory: Path, progress: Callable[[str], None]) -> N
         eval_prompts=evaluation,
     )
     # The artifact's fingerprint is over its files, and the models are not among them.
-    (directory / SOURCES_FILE).write_text(json.dumps(inputs(params), indent=1) + "\n")
-
-
-def changed_sources(directory: Path) -> str | None:
-    """Model directories that a built world refers to and that are not what they were; None if there are none."""
-    built = json.loads((directory / SOURCES_FILE).read_text())
-    where = json.loads((directory / WORLD_FILE).read_text())
-    paths = {key: Path(where[key]) for key in ("policy", "gold") if where[key] is not None}
-    changed = [str(path) for key, path in paths.items() if not path.is_dir() or _hash_directory(path) != built[key]]
-    return ", ".join(changed) or None
+    write_sources(directory, inputs(params), {"policy": params.policy, "gold": params.gold})
 
 
 def _model_directory(key: str, path: str) -> Path:
@@ -105,16 +94,6 @@ def _file(key: str, path: str) -> Path:
     if not Path(path).is_file():
         raise ConfigError(f"world.params.{key}={path}: no such file")
     return Path(path)
-
-
-def _hash_file(path: Path) -> str:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def _hash_directory(directory: Path) -> str:
-    files = sorted(path for path in directory.iterdir() if path.is_file())
-    return hashlib.sha256(json.dumps([(path.name, _hash_file(path)) for path in files]).encode()).hexdigest()
 
 
 def _split(params: Params) -> tuple[list[str], list[str]]:

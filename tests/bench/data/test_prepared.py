@@ -11,7 +11,8 @@ from tiny_world import WORDS, write_gold
 from bench.cells.inputs import InputCache, training_pairs
 from bench.checked import ConfigError
 from bench.data.artifacts import DamagedArtifact
-from bench.data.prepared import Prepared, prepare
+from bench.data.prepared import Prepared
+from bench.data.preparing import prepare
 from bench.records import REFERENCE_COLUMNS
 from bench.sweep.driver import prepare_cells
 from bench.worlds import read_world

@@ -24,7 +24,7 @@ from bench.config import (
     WandbConfig,
     WorldConfig,
 )
-from bench.data.prepared import prepare
+from bench.data.preparing import prepare
 from bench.losses import resolve_loss
 from bench.methods import METHODS, TrainingInputs
 from bench.oracle import check as oracle_check

@@ -16,7 +16,7 @@ from bench.sweep.compose import CONFIG_DIR, CONFIG_NAME, asks_for_sweep, compose
         (["loss=logistic,savage", "beta=0.1,1", "optim.lr=1e-3"], 4),
         (["experiment=oracle", "loss=squared", "seed=0,1", "pairs.held_out=64"], 10),  # the file sets held_out too
         (["world=reviews,reviews_tiny,oracle", "optim={steps: 7, lr: 0.5}", "world.max_new_tokens=9"], 3),
-        (["+world.gold.width=32,64", "world.params.policy.layers=1", "hydra.launcher.n_jobs=1", "cpu_threads=1,2"], 4),
+        (["+world.gold.width=32,64", "world.params.policy.layers=1", "+hydra.launcher.x=1", "cpu_threads=1,2"], 4),
         (["experiment=frontier,smoke", "loss=logistic", "beta=0.1", "seed=range(3)"], 6),
     ],
 )
@@ -31,11 +31,11 @@ def test_jobs_are_composed_as_by_hydra(overrides, count):
 
 
 def test_one_configuration_is_composed_as_by_hydra():
-    overrides = ["experiment=smoke", "loss=hinge", "+world.gold.width=8", "optim.lr=1e-3"]
+    overrides = ["experiment=smoke", "loss=hinge", "+world.gold.seed=8", "optim.lr=1e-3"]
     job = compose_one(overrides)
     with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
         assert job.settings == OmegaConf.to_container(compose(CONFIG_NAME, overrides=overrides), resolve=True)
-    assert job.overridden == ("experiment", "loss", "world.gold.width", "optim.lr")
+    assert job.overridden == ("experiment", "loss", "world.gold.seed", "optim.lr")
 
 
 def test_what_a_sweep_says_of_its_launcher():

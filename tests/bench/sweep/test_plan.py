@@ -148,7 +148,7 @@ def test_several_values_of_a_key_that_is_in_no_name_are_refused(tiny_world, tmp_
 
 
 def test_a_directory_of_other_settings_is_refused_before_anything_is_run(tiny_world, tmp_path, cell):
-    from bench.cells.stored import write_cell_config
+    from bench.cells.settings import write_cell_config
 
     made = cell(beta=0.3)
     made.directory.mkdir(parents=True)

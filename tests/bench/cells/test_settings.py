@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from bench.cells.stored import check_cell_config, write_cell_config
+from bench.cells.settings import check_cell_config, write_cell_config
 from bench.checked import ConfigError
 from bench.records import CONFIG_FILE, CellStatus, write_status
 

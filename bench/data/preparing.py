@@ -1,0 +1,149 @@
+"""Building what the cells of a sweep stand on: world, gold model, reference samples, preference data. Once, then found."""
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from bench import worlds
+from bench.checked import ConfigError, build_checked
+from bench.config import CellConfig, WorldConfig
+from bench.data.artifacts import Artifact, build_once
+from bench.data.preferences import FACTS_FILE, PAIRS_FILE, sample_pool, write_preferences
+from bench.data.prepared import GOLD_DIR, Prepared
+from bench.data.reference_samples import SAMPLES_FILE, load_standardization, sample_reference
+from bench.policies.load import load_policy, resolve_device
+from bench.worlds import World
+from gold_rm.fingerprint import fingerprint_of_model
+from gold_rm.reward_model import load_gold_model
+from gold_rm.train import GoldTrainConfig, train_gold_model
+
+Progress = Callable[[str], None]
+
+
+def prepare(config: CellConfig, progress: Progress = lambda message: None) -> Prepared:
+    """Build or find everything that `config` needs; safe to call from several processes at once.
+
+    Raises:
+        ConfigError: a setting of the world or the gold model that cannot be used.
+        DamagedArtifact: files that are not what was built.
+    """
+    root, device = Path(config.artifacts_dir), resolve_device(config.device)
+    world_artifact = _build_world(root, config.world, progress)
+    world = worlds.read_world(world_artifact.path)
+    eval_prompts = _take_eval_prompts(world, config)
+    gold = _build_gold(root, config.world, world_artifact, world, progress)
+    gold_dir = gold.path / GOLD_DIR if world.gold_dir is None else gold.path
+    sampled = {
+        "world": world_artifact.fingerprint,
+        "gold": gold.fingerprint,
+        "max_new_tokens": config.world.max_new_tokens,
+        "eval_prompts": len(eval_prompts),
+    }
+    per_prompt = config.evaluation.reference_samples
+    reference = build_once(
+        root,
+        "reference",
+        {**sampled, "per_prompt": per_prompt},
+        lambda directory: sample_reference(
+            load_policy(world.policy_dir, device=device, logits_mib=config.logits_mib),
+            load_gold_model(gold_dir, device=device),
+            eval_prompts,
+            per_prompt=per_prompt,
+            max_new_tokens=config.world.max_new_tokens,
+            directory=directory,
+        ),
+        progress,
+    )
+    pool = build_once(
+        root,
+        "pool",
+        {**sampled, "reference": reference.fingerprint, **_pool_sizes(config)},
+        lambda directory: sample_pool(
+            load_policy(world.policy_dir, device=device, logits_mib=config.logits_mib),
+            load_gold_model(gold_dir, device=device),
+            load_standardization(reference.path),
+            {"train": world.train_prompts, "eval": eval_prompts},
+            config.pairs,
+            config.world.max_new_tokens,
+            directory,
+        ),
+        progress,
+    )
+    preferences = build_once(
+        root,
+        "preferences",
+        {"pool": pool.fingerprint, "labels": asdict(config.labels), "seed": config.pairs.seed},
+        lambda directory: write_preferences(pool.path, config.labels, config.pairs.seed, directory),
+        progress,
+    )
+    _check_pool(preferences, config)
+    return Prepared(world_artifact, world.policy_dir, gold, reference, preferences)
+
+
+def publish(sweep_dir: Path, prepared: Prepared) -> None:
+    """Copy π_ref's scored samples and the labels' probabilities to the sweep, which thereby stands alone."""
+    sweep_dir.mkdir(parents=True, exist_ok=True)
+    for source, name in (
+        (prepared.reference.path / SAMPLES_FILE, f"reference-{prepared.reference.fingerprint}.parquet"),
+        (prepared.preferences.path / PAIRS_FILE, f"labels-{prepared.preferences.fingerprint}.parquet"),
+    ):
+        if not (sweep_dir / name).exists():
+            temporary = sweep_dir / f".{name}.{os.getpid()}.tmp"
+            shutil.copyfile(source, temporary)
+            temporary.replace(sweep_dir / name)
+
+
+def _build_world(root: Path, config: WorldConfig, progress: Progress) -> Artifact:
+    module = worlds.builder_module(config.builder)
+    params = build_checked(module.Params, config.params, "world.params")
+    inputs = {"builder": config.builder, "version": module.VERSION, "params": _plain(params)}
+    if hasattr(module, "inputs"):
+        inputs["files"] = module.inputs(params)
+    return build_once(root, "world", inputs, lambda directory: module.build(params, directory, progress), progress)
+
+
+def _build_gold(root: Path, config: WorldConfig, artifact: Artifact, world: World, progress: Progress) -> Artifact:
+    if world.gold_dir is not None:
+        return Artifact(world.gold_dir, fingerprint_of_model(world.gold_dir))
+    settings = build_checked(GoldTrainConfig, config.gold, "world.gold")
+    assert world.comparisons is not None  # read_world: a gold model or comparisons
+    comparisons = pd.read_parquet(world.comparisons)
+    return build_once(
+        root,
+        "gold",
+        {"world": artifact.fingerprint, "settings": _plain(settings)},
+        lambda directory: train_gold_model(comparisons, world.policy_dir, settings, directory / GOLD_DIR, progress),
+        progress,
+    )
+
+
+def _plain(params: Any) -> dict[str, Any]:
+    return {key: str(value) if isinstance(value, Path) else value for key, value in asdict(params).items()}
+
+
+def _pool_sizes(config: CellConfig) -> dict[str, int]:
+    return {"pool": config.pairs.pool, "held_out": config.pairs.held_out, "seed": config.pairs.seed}
+
+
+def _take_eval_prompts(world: World, config: CellConfig) -> list[str]:
+    wanted, there = config.evaluation.prompts, len(world.eval_prompts)
+    if wanted > there:
+        raise ConfigError(
+            f"evaluation.prompts={wanted}: world {config.world.name} holds out {there} prompts for evaluation"
+        )
+    return world.eval_prompts[:wanted]
+
+
+def _check_pool(preferences: Artifact, config: CellConfig) -> None:
+    left = json.loads((preferences.path / FACTS_FILE).read_text())["kept_train"]
+    if config.pairs.per_cell > left:
+        raise ConfigError(
+            f"pairs.per_cell={config.pairs.per_cell}: {left} of pairs.pool={config.pairs.pool} are left after ties "
+            "were dropped"
+        )
