@@ -1,4 +1,4 @@
-"""Every test runs offline, on one torch thread, with tensor shapes checked and the same hypothesis examples each time."""
+"""Every test runs offline, on one torch thread, with shapes checked and the same hypothesis examples each time."""
 
 import os
 
