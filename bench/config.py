@@ -211,11 +211,13 @@ class CellConfig:
             self._check_method_and_loss()
 
     def _check_method_and_loss(self) -> None:
-        # Not before: they need torch, a second that a message about a key, and bench.status, need not wait for.
-        from bench.losses import resolve_loss
-        from bench.methods import METHODS
+        # Not before: they need torch, seconds that a message about a key need not wait for.
+        if self.method != GPO:
+            from bench.methods import METHODS
 
-        require_one_of("method", self.method, tuple(METHODS))
+            require_one_of("method", self.method, tuple(METHODS))
+        from bench.losses import resolve_loss
+
         try:
             resolve_loss(self.loss)
         except ValueError as error:

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
@@ -23,7 +24,7 @@ from torch.nn import functional
 EXPONENTIAL_SATURATION = -30.0
 
 
-def logistic(z: Tensor) -> Tensor:
+def logistic(z: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
     """Logistic loss, log(1 + e^−z): DPO.
 
     Args:
@@ -39,7 +40,7 @@ def logistic(z: Tensor) -> Tensor:
     return -functional.logsigmoid(z)
 
 
-def hinge(z: Tensor) -> Tensor:
+def hinge(z: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
     """Hinge loss, max(0, 1 − z): the ranking part of SLiC, on log-ratios to the reference.
 
     Reference: Zhao et al. 2023, arXiv 2305.10425 (with a cross-entropy term that GPO leaves out).
@@ -50,7 +51,7 @@ def hinge(z: Tensor) -> Tensor:
     return functional.relu(1 - z)
 
 
-def squared(z: Tensor) -> Tensor:
+def squared(z: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
     """Squared loss, (z − 1)²: IPO, with β = 2τ of Azar et al. up to a constant factor.
 
     Reference: Azar et al. 2023, arXiv 2310.12036, eq. 17: (ρ − 1/(2τ))² = (2τρ − 1)² / (4τ²).
@@ -61,7 +62,7 @@ def squared(z: Tensor) -> Tensor:
     return (z - 1) ** 2
 
 
-def exponential(z: Tensor) -> Tensor:
+def exponential(z: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
     """Exponential loss, e^−z, continued along its tangent for z < −30 so that float32 does not overflow.
 
     Reference: Tang et al. 2024, arXiv 2402.05749, Table 1. The saturation is ours.
@@ -76,7 +77,7 @@ def exponential(z: Tensor) -> Tensor:
     return value - value.detach() * beyond
 
 
-def truncated_quadratic(z: Tensor) -> Tensor:
+def truncated_quadratic(z: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
     """Truncated quadratic loss, max(0, 1 − z)²: the squared loss without its pull back from above.
 
     Reference: Bartlett et al. 2006; Tang et al. 2024, arXiv 2402.05749, Table 1.
@@ -87,7 +88,7 @@ def truncated_quadratic(z: Tensor) -> Tensor:
     return functional.relu(1 - z) ** 2
 
 
-def savage(z: Tensor) -> Tensor:
+def savage(z: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
     """Savage loss, (1 + e^z)^−2: bounded, and not convex for z < −ln 2.
 
     Reference: Masnadi-Shirazi & Vasconcelos 2008; Tang et al. 2024, arXiv 2402.05749, Table 1.
@@ -113,7 +114,7 @@ class Loss:
 
     @property
     def local_strength(self) -> float:
-        """f''(0)/|f'(0)|: the local regularisation strength per unit of β (Tang et al. 2024, section 4)."""
+        """f''(0)/|f'(0)|: the local regularization strength per unit of β (Tang et al. 2024, section 4)."""
         return self.curvature_at_zero / abs(self.slope_at_zero)
 
 

@@ -24,18 +24,19 @@ def main() -> int:
     console = Console(width=None if sys.stdout.isatty() else 160)
 
     def action() -> int:
-        # Here, since Hydra takes half a second that --help need not wait for.
+        # Not before: Hydra takes half a second that --help need not wait for, and torch seconds that a message about
+        # a key need not wait for.
         from bench.sweep.compose import asks_for_sweep, compose_one, compose_sweep
 
         if asks_for_sweep(arguments):
             request = compose_sweep(arguments)
-            from bench.sweep.driver import run_sweep  # torch: seconds that a message about a key need not wait for
+            from bench.sweep.driver import run_sweep
 
             return run_sweep(request, console)
         job = compose_one(arguments)
         if job is None:
             return 0
-        from bench.sweep.driver import run_single
+        from bench.sweep.single import run_single
 
         return run_single(job, console)
 

@@ -3,7 +3,7 @@
 import hashlib
 from pathlib import Path
 
-# What a model's outputs depend on: weights, configuration and tokenizer. Notes and training logs beside them do not count.
+# What a model's outputs depend on: weights, configuration and tokenizer. Notes and logs beside them do not count.
 _FINGERPRINTED = (
     "*.safetensors", "*.safetensors.index.json", "config.json", "tokenizer*.json", "special_tokens_map.json",
     "added_tokens.json", "vocab.*", "merges.txt", "*.model",

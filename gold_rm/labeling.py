@@ -3,6 +3,7 @@
 from typing import NamedTuple
 
 import torch
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 DETERMINISTIC, BRADLEY_TERRY = "deterministic", "bradley_terry"
@@ -10,7 +11,7 @@ RULES = (DETERMINISTIC, BRADLEY_TERRY)
 
 
 class PairLabels(NamedTuple):
-    """Labels of pairs (a, b), all of shape [pairs].
+    """Labels of pairs (a, b).
 
     Attributes:
         prefer_a: bool, True where a is the chosen response.
@@ -20,15 +21,15 @@ class PairLabels(NamedTuple):
         tie: bool, True where the gold scores are exactly equal. Such a label is a fair coin under either rule.
     """
 
-    prefer_a: Tensor
-    label_probability: Tensor
-    flipped: Tensor
-    tie: Tensor
+    prefer_a: Bool[Tensor, " pairs"]
+    label_probability: Float[Tensor, " pairs"]
+    flipped: Bool[Tensor, " pairs"]
+    tie: Bool[Tensor, " pairs"]
 
 
 def label_pairs(
-    gold_a: Tensor,
-    gold_b: Tensor,
+    gold_a: Float[Tensor, "..."],
+    gold_b: Float[Tensor, "..."],
     *,
     rule: str,
     temperature: float,
@@ -41,7 +42,7 @@ def label_pairs(
     σ((gold_a − gold_b) / temperature). Either label is then inverted with probability `flip_rate`.
 
     Args:
-        gold_a, gold_b: gold scores, [pairs].
+        gold_a, gold_b: gold scores, [pairs]; checked in use, not only under pytest.
         temperature: in the unit of the scores; read by ``bradley_terry`` only.
         flip_rate: in [0, 0.5).
         generator: on the CPU.
@@ -90,4 +91,4 @@ def _check_scores(gold_a: Tensor, gold_b: Tensor) -> None:
     for name, scores in (("gold_a", gold_a), ("gold_b", gold_b)):
         if not scores.isfinite().all():
             bad = int((~scores.isfinite()).nonzero()[0])
-            raise ValueError(f"{name}[{bad}] is {scores[bad].item()}; every gold score must be finite to be labelled")
+            raise ValueError(f"{name}[{bad}] is {scores[bad].item()}; every gold score must be finite to be labeled")

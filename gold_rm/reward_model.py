@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
+from jaxtyping import Float, Int
 from safetensors import SafetensorError
 from torch import Tensor
 from transformers import (
@@ -39,8 +40,8 @@ class Standardization:
     sd: float
 
     @classmethod
-    def fit(cls, raw: Tensor) -> "Standardization":
-        """Mean and sample SD (n − 1) of `raw`, [texts].
+    def fit(cls, raw: Float[Tensor, " texts"]) -> "Standardization":
+        """Mean and sample SD (n − 1) of `raw`.
 
         Raises:
             GoldModelError: fewer than two scores, scores that are not finite, or all alike.
@@ -52,7 +53,7 @@ class Standardization:
             raise GoldModelError(f"all {raw.numel()} gold scores are {mean:g}: this gold model tells no texts apart")
         return cls(mean, sd)
 
-    def apply(self, raw: Tensor) -> Tensor:
+    def apply(self, raw: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
         """(raw − mean) / sd, in raw's shape and type."""
         return (raw - self.mean) / self.sd
 
@@ -71,8 +72,10 @@ class GoldModel:
     max_tokens: int | None
     fingerprint: str
 
-    def score(self, prompts: Sequence[str], responses: Sequence[str], *, batch_size: int = 256) -> Tensor:
-        """Raw scores of the texts ``prompt + response``, [texts] float32 on the CPU.
+    def score(
+        self, prompts: Sequence[str], responses: Sequence[str], *, batch_size: int = 256
+    ) -> Float[Tensor, " texts"]:
+        """Raw scores of the texts ``prompt + response``, float32 on the CPU.
 
         A score does not depend on the other texts, their order or the batch size (up to float32 rounding), and
         equal texts get exactly equal scores within one call.
@@ -206,8 +209,8 @@ def encode_texts(
 @torch.no_grad()
 def score_tokens(
     model: PreTrainedModel, sequences: Sequence[Sequence[int]], *, padding_id: int, batch_size: int
-) -> Tensor:
-    """First output of a sequence classifier for every sequence, [sequences] float32 on the CPU."""
+) -> Float[Tensor, " sequences"]:
+    """First output of a sequence classifier for every sequence, float32 on the CPU."""
     order = sorted(range(len(sequences)), key=lambda i: len(sequences[i]))  # alike lengths waste little on padding
     scores = torch.empty(len(sequences), dtype=torch.float32)
     for start in range(0, len(order), batch_size):
@@ -218,8 +221,10 @@ def score_tokens(
     return scores
 
 
-def pad_right(sequences: Sequence[Sequence[int]], padding_id: int) -> tuple[Tensor, Tensor]:
-    """`input_ids` and `attention_mask` of right-padded sequences, each [sequences, tokens] int64."""
+def pad_right(
+    sequences: Sequence[Sequence[int]], padding_id: int
+) -> tuple[Int[Tensor, "sequences tokens"], Int[Tensor, "sequences tokens"]]:
+    """`input_ids` and `attention_mask` of right-padded sequences."""
     lengths = torch.tensor([len(ids) for ids in sequences])
     mask = torch.arange(int(lengths.max())) < lengths.unsqueeze(1)
     input_ids = torch.full(mask.shape, padding_id, dtype=torch.int64)

@@ -40,7 +40,7 @@ Pairs = tuple[list[list[int]], list[list[int]]]  # token ids of the chosen and o
 
 @dataclass(frozen=True)
 class GoldTrainConfig:
-    """Architecture and optimisation of a gold model (a bidirectional encoder; AdamW, warm-up, linear decay).
+    """Architecture and optimization of a gold model (a bidirectional encoder; AdamW, warm-up, linear decay).
 
     `max_tokens` is the longest text that the model can read, now or later; `weight_decay` spares no parameter.
     """
@@ -83,7 +83,7 @@ def train_gold_model(
     *,
     threads: int | None = None,
 ) -> None:
-    """Minimise −log σ(r(chosen) − r(rejected)) over the training comparisons; write model and tokenizer.
+    """Minimize −log σ(r(chosen) − r(rejected)) over the training comparisons; write model and tokenizer.
 
     One seed gives one model on one machine with one number of threads.
 

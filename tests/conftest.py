@@ -1,4 +1,4 @@
-"""Every test runs offline, on one torch thread, and with the same hypothesis examples each time."""
+"""Every test runs offline, on one torch thread, with shapes checked and the same hypothesis examples each time."""
 
 import os
 
@@ -6,8 +6,13 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["WANDB_MODE"] = "offline"
 
 import hypothesis
+import jaxtyping
 import pytest
 import torch
+
+# Before anything of ours is imported. Outside pytest nothing is checked and nothing is slower.
+CHECKED_MODULES = ("bench.losses", "bench.policies", "bench.data.pairs", "gold_rm")
+jaxtyping.install_import_hook(list(CHECKED_MODULES), "shape_checks.typechecked")
 
 # One thread: sums keep one order of additions on every machine, and pytest-xdist workers do not fight for cores.
 torch.set_num_threads(1)

@@ -21,9 +21,26 @@ from bench.cells.settings import check_cell_config, write_cell_config
 from bench.cells.stored import Recorded, take_all_back, take_back
 from bench.claims import try_claim
 from bench.records import (
-    DEATHS_FILE, DONE, ERROR_FILE, FAILED, INTERRUPTED, POLICY_DIR, RECORDS_FILE, RESUME_DIR, RUNNING, SAMPLES_FILE,
-    WORKERS_DIR, CellStatus, CheckpointRecord, DamagedRecord, StepMetrics, append_record, append_steps, read_status,
-    write_atomically, write_status,
+    DEATHS_FILE,
+    DONE,
+    ERROR_FILE,
+    FAILED,
+    INTERRUPTED,
+    POLICY_DIR,
+    RECORDS_FILE,
+    RESUME_DIR,
+    RUNNING,
+    SAMPLES_FILE,
+    WORKERS_DIR,
+    CellStatus,
+    CheckpointRecord,
+    DamagedRecord,
+    StepMetrics,
+    append_record,
+    append_steps,
+    read_status,
+    write_atomically,
+    write_status,
 )  # fmt: skip
 
 _MOST_DEATHS = 2

@@ -9,8 +9,17 @@ from typing import Any
 import pandas as pd
 
 from bench.records import (
-    ERROR_FILE, POLICY_DIR, RECORDS_FILE, RESUME_DIR, SAMPLES_FILE, TRAINING_FILE, DamagedRecord, StepMetrics,
-    read_records, read_training, write_atomically,
+    ERROR_FILE,
+    POLICY_DIR,
+    RECORDS_FILE,
+    RESUME_DIR,
+    SAMPLES_FILE,
+    TRAINING_FILE,
+    DamagedRecord,
+    StepMetrics,
+    read_records,
+    read_training,
+    write_atomically,
 )  # fmt: skip
 
 

@@ -1,8 +1,8 @@
-"""Preference data: response pairs sampled from π_ref, scored and labelled by the gold model.
+"""Preference data: response pairs sampled from π_ref, scored and labeled by the gold model.
 
-Two artifacts. The *pool* holds unlabelled pairs a, b with gold scores and reference log-probs: the costly part,
+Two artifacts. The *pool* holds unlabeled pairs a, b with gold scores and reference log-probs: the costly part,
 shared by every label rule. The *preference data* holds the same pairs as chosen and rejected, in parquet with
-TRL's column names, and is what cells train on (bench/pairs.py).
+TRL's column names, and is what cells train on (bench/data/pairs.py).
 """
 
 import json

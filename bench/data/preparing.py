@@ -1,4 +1,4 @@
-"""Building what the cells of a sweep stand on: world, gold model, reference samples, preference data. Once, then found."""
+"""Building what the cells of a sweep stand on, once: world, gold model, reference samples, preference data."""
 
 import json
 import os

@@ -97,7 +97,7 @@ def _read_sweep(sweep_dir: Path) -> tuple[CellConfig, pd.DataFrame]:
     checkpoints = pd.DataFrame([row for cell in recorded for row in read_records(cell / RECORDS_FILE)])
     for key in ("world", "preferences", "reference"):
         if (seen := checkpoints[key].nunique()) > 1:
-            raise ConfigError(f"{sweep_dir}: {seen} values of {key!r}; exact values are of one world and one labelling")
+            raise ConfigError(f"{sweep_dir}: {seen} values of {key!r}; exact values are of one world and one labeling")
     config = yaml.safe_load((recorded[0] / CONFIG_FILE).read_text(encoding="utf-8"))
     return build_checked(CellConfig, config), checkpoints
 

@@ -19,7 +19,7 @@ _LARGEST_SLOPE = 1e-5
 def pair_probabilities(world: ExactWorld, labels: LabelsConfig) -> Tensor:
     """P(context, chosen, rejected) of one pair of the preference data, [contexts, responses, responses] float64.
 
-    As `bench.data.preferences` draws it: two independent responses of π_ref to a prompt, labelled by gold; pairs of one
+    As `bench.data.preferences` draws it: two independent responses of π_ref to a prompt, labeled by gold; pairs of one
     response twice are dropped, and ties in gold as well under ``deterministic``. Sums to 1 over everything.
     """
     reference = world.log_reference.exp()
@@ -64,7 +64,7 @@ def population_gradient(
 def implicit_reward(pairs: Tensor, loss: Loss) -> Tensor:
     """What a loss makes of the labels: its optimum over all policies is π_ref tilted by this reward, at λ = β.
 
-    `population_loss` depends on a policy through v = βu alone, so that the v that minimises it is the same for every β,
+    `population_loss` depends on a policy through v = βu alone, so that the v that minimizes it is the same for every β,
     and π ∝ π_ref exp(v/β) (`bench.oracle.exact.tilted`). Under Bradley–Terry labels v is gold / temperature for
     ``logistic`` and ``savage`` and half of that for ``exponential``, by their links; the others bend it.
 
@@ -113,9 +113,9 @@ def _solve_smooth(pairs: Tensor, loss: Loss) -> Tensor:
 
 
 def _solve_hinge(pairs: Tensor, loss: Loss) -> Tensor:
-    """The kinks of max(0, 1 − z) stop gradient methods; as a linear programme it is solved exactly.
+    """The kinks of max(0, 1 − z) stop gradient methods; as a linear program it is solved exactly.
 
-    Minimise Σ p_ij s_ij over v and s ≥ 0 with s_ij ≥ 1 − (v_i − v_j). Its solution sorts responses into whole numbers.
+    Minimize Σ p_ij s_ij over v and s ≥ 0 with s_ij ≥ 1 − (v_i − v_j). Its solution sorts responses into whole numbers.
     """
     first, second = (pairs > 0).nonzero(as_tuple=True)
     responses, slacks = len(pairs), len(first)

@@ -9,29 +9,20 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 
 from bench.cells.cell import Cell
-from bench.cells.folder import CellBusy
-from bench.cells.inputs import InputCache
-from bench.cells.run import Stopped, run_cell
-from bench.cells.settings import check_cell_config
 from bench.cells.tracking import check_login
 from bench.checked import ConfigError
 from bench.claims import is_claimed
-from bench.config import cell_config
 from bench.data.prepared import Prepared
-from bench.data.preparing import prepare, publish
 from bench.records import DONE, RECORDS_FILE, cell_view, read_records
-from bench.sweep.compose import Job, SweepRequest, launch_with_hydra
+from bench.sweep.compose import SweepRequest, launch_with_hydra
 from bench.sweep.local import LocalWorkers, WorkersKilled
-from bench.sweep.plan import plan_cells, write_plan
+from bench.sweep.plan import is_left, is_planned, plan_cells, write_plan
 from bench.sweep.progress import SweepProgress
 from bench.sweep.status import summary_line
-from bench.sweep.stopping import StopRequest
-from bench.sweep.workers import is_left, work
 
 LOCAL = "local"  # the launcher that is none of Hydra's: processes of this machine
 _MOST_IDLE_ROUNDS = 3
@@ -50,7 +41,8 @@ def run_sweep(request: SweepRequest, console: Console) -> int:
     cells = plan_cells(request.jobs)
     check_login(cells[0].config)
     sweep_dir, call = cells[0].sweep_dir, new_call()
-    write_plan(sweep_dir, cells, prepare_cells(cells, _progress_to(console)), _command(), call)
+    if not is_planned(sweep_dir, cells) or not all(cell.is_finished for cell in cells):
+        write_plan(sweep_dir, cells, prepare_cells(cells, progress_to(console)), typed_command(), call)
     pending = [cell for cell in cells if not cell.is_finished]
     console.print(
         f"{sweep_dir}: {len(cells)} cells, {len(cells) - len(pending)} finished, {len(pending)} to run",
@@ -75,6 +67,9 @@ def prepare_cells(cells: Sequence[Cell], progress: Callable[[str], None]) -> dic
     Returns:
         What each cell stands on, by the cells' names.
     """
+    # torch and transformers: seconds, which a sweep that has nothing left to do need not wait for
+    from bench.data.preparing import prepare, publish
+
     built: dict[str, Prepared] = {}
     prepared: dict[str, Prepared] = {}
     for cell in cells:
@@ -133,6 +128,9 @@ def _run(
 
 def _work_for_hydra(sweep_dir: Path, call: str, driver_pid: int) -> None:
     """A job of a Hydra launcher: a worker, in the driver's process, in a child of it, or far away."""
+    from bench.sweep.stopping import StopRequest
+    from bench.sweep.workers import work
+
     stop = StopRequest(driver_pid=driver_pid if os.getppid() == driver_pid else None)
     work(sweep_dir, stop, call=call)
     if stop.by_signal and os.getpid() == driver_pid:
@@ -147,12 +145,12 @@ def _workers(request: SweepRequest, cell: Cell) -> int:
     return n_jobs if n_jobs > 0 else max(1, cores + 1 + n_jobs)
 
 
-def _command() -> list[str]:
+def typed_command() -> list[str]:
     """What was typed, without the machine's paths."""
     return ["python", "-m", f"bench.{Path(sys.argv[0]).stem}", *sys.argv[1:]]
 
 
-def _progress_to(console: Console) -> Callable[[str], None]:
+def progress_to(console: Console) -> Callable[[str], None]:
     return lambda message: console.print(message, highlight=False, markup=False)
 
 
@@ -167,48 +165,3 @@ def _conclude(sweep_dir: Path, cells: Sequence[Cell], console: Console) -> int:
     if unfinished:
         console.print(f"errors and warnings: python -m bench.status {sweep_dir}", highlight=False, soft_wrap=True)
     return 1 if unfinished else 0
-
-
-def run_single(job: Job, console: Console) -> int:
-    """Run the cell that a command line without ``-m`` asks for; see `run_cell_here`."""
-    return run_cell_here(Cell.of(cell_config(job.settings), job.overridden), console)
-
-
-def run_cell_here(cell: Cell, console: Console) -> int:
-    """Run one cell in this process, printing every checkpoint.
-
-    Returns:
-        Exit status: 0 if the cell is done.
-    Raises:
-        KeyboardInterrupt: a signal asked to stop; the cell was given back with a resume point.
-    """
-    check_cell_config(cell)
-    check_login(cell.config)
-    prepared, call = prepare_cells([cell], _progress_to(console)), new_call()
-    write_plan(cell.sweep_dir, [cell], prepared, _command(), call)
-    console.print(str(cell.directory), highlight=False, soft_wrap=True)
-    stop = StopRequest()
-    try:
-        with stop.listening():
-            status = run_cell(
-                cell, prepared[cell.name], InputCache(), call=call, stop=stop,
-                on_record=lambda record: console.print(_checkpoint_line(asdict(record)), highlight=False),
-            )  # fmt: skip
-    except CellBusy as error:
-        console.print(str(error), style="red", highlight=False, markup=False)
-        return 1
-    except Stopped:
-        raise KeyboardInterrupt from None
-    if status.error:
-        console.print(f"{status.state}: {status.error}", style="red", highlight=False, markup=False)
-    else:
-        console.print(status.state, highlight=False)
-    return 0 if status.state == DONE else 1
-
-
-def _checkpoint_line(record: dict[str, Any]) -> str:
-    loss = "" if record["train_loss"] is None else f"loss {record['train_loss']:.4f}  "
-    return (
-        f"step {record['step']:>5}  {loss}KL {record['kl']:.3f} ± {record['kl_se']:.3f}  "
-        f"gold {record['gold']:+.3f} ± {record['gold_se']:.3f}"
-    )

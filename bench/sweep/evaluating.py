@@ -14,8 +14,8 @@ from bench.config import EXTERNAL, cell_config
 from bench.data.reference_samples import load_reference
 from bench.policies.load import load_policy, resolve_device
 from bench.sweep.compose import Job
-from bench.sweep.driver import run_cell_here
 from bench.sweep.plan import read_jobs
+from bench.sweep.single import run_cell_here
 from gold_rm.fingerprint import fingerprint_of_model
 from gold_rm.reward_model import load_gold_model
 

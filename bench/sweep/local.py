@@ -12,8 +12,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from bench.records import DEATHS_FILE, WORKERS_DIR
 from bench.checked import ConfigError
+from bench.records import DEATHS_FILE, WORKERS_DIR
 
 _POLL_SECONDS = 0.1
 _SECONDS_TO_STOP = 30.0

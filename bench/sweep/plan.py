@@ -12,7 +12,7 @@ from bench.checked import ConfigError, fingerprint_of
 from bench.claims import hold
 from bench.config import CellConfig, cell_config
 from bench.data.prepared import Prepared
-from bench.records import PLAN_FILE, DamagedRecord, read_plan, write_json
+from bench.records import FAILED, PLAN_FILE, DamagedRecord, read_plan, read_status, write_json
 from bench.sweep.compose import Job
 
 
@@ -124,3 +124,21 @@ def _changed(settings: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[st
             branch = branch[group]
         branch[last] = value
     return changed
+
+
+def is_planned(sweep_dir: Path, cells: Sequence[Cell]) -> bool:
+    """Whether the plan holds all of `cells`, with these settings and for workers."""
+    plan = read_plan(sweep_dir)
+    rows = {row["cell"]: row.get("config") for row in plan["cells"]}
+    return all(rows.get(cell.name) == cell.config.fingerprint and cell.name in plan["jobs"] for cell in cells)
+
+
+def is_left(cell: Cell, call: str) -> bool:
+    """Whether a cell still has to be run: not finished, and not failed under this call."""
+    try:
+        status = read_status(cell.directory)
+    except DamagedRecord:  # the status table shows it; running the cell again would destroy what is there
+        return False
+    if status is None:
+        return True
+    return not status.is_final and not (status.state == FAILED and status.call == call)

@@ -10,8 +10,8 @@ from bench.cells.inputs import InputCache
 from bench.cells.run import Stopped, run_cell
 from bench.claims import ClaimLost, is_claimed
 from bench.data.prepared import Prepared
-from bench.records import DONE, FAILED, CellStatus, DamagedRecord, read_status
-from bench.sweep.plan import read_jobs
+from bench.records import DONE, CellStatus
+from bench.sweep.plan import is_left, read_jobs
 from bench.sweep.stopping import StopRequest
 
 Report = Callable[[CellStatus], None]
@@ -74,14 +74,3 @@ def _run_next(
         except Stopped:
             return None
     return None
-
-
-def is_left(cell: Cell, call: str) -> bool:
-    """Whether a cell still has to be run: not finished, and not failed under this call."""
-    try:
-        status = read_status(cell.directory)
-    except DamagedRecord:  # the status table shows it; running the cell again would destroy what is there
-        return False
-    if status is None:
-        return True
-    return not status.is_final and not (status.state == FAILED and status.call == call)

@@ -111,7 +111,7 @@ def test_command_line(gold, comparisons, tmp_path, capsys):
     assert printed["gold_model"] == gold.fingerprint
     assert printed["agreement"]["share"] == 0.75
     assert printed["scores"]["texts"] == 3
-    raw = gold.score(texts["prompt"], texts["response"])
+    raw = gold.score(texts["prompt"].tolist(), texts["response"].tolist())
     assert printed["scores"]["mean"] == pytest.approx(raw.mean().item(), abs=1e-6)
     assert {"stated", "observed", "lower", "upper"} == set(printed["calibration"]["bins"][0])
     assert main(arguments) == 0

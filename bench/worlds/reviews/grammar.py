@@ -13,7 +13,7 @@ from typing import NamedTuple
 from bench.worlds.reviews.lexicon import EOS
 
 TONES = ("praise", "mixed", "panning")
-_GOOD_SHARE = {"praise": 0.82, "mixed": 0.5, "panning": 0.18}  # of opinions that are favourable
+_GOOD_SHARE = {"praise": 0.82, "mixed": 0.5, "panning": 0.18}  # of opinions that are favorable
 _GO_ON = (0.80, 0.38, 0.12, 0.0)  # probability of another clause after the first, second, ...
 
 
@@ -56,7 +56,7 @@ def _scaled(share: float, options: list[Branch]) -> list[Branch]:
 
 
 def _opinion(state: State, slot: str, good_share: float, node: str, *, flip: bool = False) -> list[Branch]:
-    """A favourable or unfavourable word; `flip` for negated ones, which mean the opposite."""
+    """A favorable or unfavorable word; `flip` for negated ones, which mean the opposite."""
     return [
         Branch(good_share if good else 1 - good_share, f"{'good' if good != flip else 'bad'}_{slot}",
                state._replace(node=node, good=good))

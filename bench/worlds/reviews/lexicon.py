@@ -14,7 +14,7 @@ class Word(NamedTuple):
     worth: float
 
 
-MODIFIERS = {  # how favourably such works are reviewed: log-odds added to praise and taken from panning
+MODIFIERS = {  # how favorably such works are reviewed: log-odds added to praise and taken from panning
     "new": 0.0, "old": 0.1, "short": 0.2, "long": -0.3, "foreign": 0.2, "local": 0.0, "popular": 0.2,
     "obscure": -0.1, "acclaimed": 0.7, "cheap": -0.7, "experimental": -0.3, "classic": 0.5, "controversial": -0.4,
     "debut": 0.0, "independent": 0.3, "restored": 0.3, "unfinished": -0.7,

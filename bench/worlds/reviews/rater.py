@@ -26,14 +26,14 @@ _LOUDEST = 2  # adverbs that count before one adjective
 _WEIGHT_FOCUS, _WEIGHT_OTHER, _WEIGHT_NONE = 1.5, 0.8, 0.3  # of opinions: by aspect and genre, or without aspect
 _AGREEMENT, _DISAGREEMENT = 0.4, -0.8  # of a verdict or closing with the opinions before it
 _DEDUCTIONS = {
-    "repeated aspect": 0.8, "repeated judgement": 0.8, "contradiction": 1.0, "foreign aspect": 0.8, "fault": 0.7,
+    "repeated aspect": 0.8, "repeated judgment": 0.8, "contradiction": 1.0, "foreign aspect": 0.8, "fault": 0.7,
     "surplus adverb": 0.5, "empty": 2.0,
 }  # fmt: skip
 _PATIENCE = 24  # words that a review may have; each further one costs
 _IMPATIENCE = 0.15
 
 
-class Judgement(NamedTuple):
+class Judgment(NamedTuple):
     """A word that judges, with what precedes it taken into account; `aspect` is None where none was named."""
 
     word: str
@@ -47,9 +47,9 @@ class Reading(NamedTuple):
     the `aspects` named, and `surplus` adverbs that make nothing louder.
     """
 
-    opinions: list[Judgement]
-    remarks: list[Judgement]
-    endings: list[Judgement]
+    opinions: list[Judgment]
+    remarks: list[Judgment]
+    endings: list[Judgment]
     aspects: list[str]
     surplus: list[str]
 
@@ -58,7 +58,7 @@ def read(words: Sequence[str]) -> Reading:
     """Find opinions, remarks and endings in any words, in grammatical order or not."""
     reading = Reading([], [], [], [], [])
     aspect: str | None = None
-    verb: Judgement | None = None  # "i loved the ..." waits for its aspect
+    verb: Judgment | None = None  # "i loved the ..." waits for its aspect
     loudness, adverbs, negated = 1.0, 0, False
     for before, word, after, beyond in _windows(words):
         if word in ASPECTS:
@@ -79,16 +79,16 @@ def read(words: Sequence[str]) -> Reading:
             continue
         elif word in _ADJECTIVES:
             value = _ADJECTIVES[word].worth * loudness * (_NEGATION if negated else 1.0)
-            reading.opinions.append(Judgement(word, value, aspect))
+            reading.opinions.append(Judgment(word, value, aspect))
         elif word in _VERBS:
-            verb = Judgement(word, _VERBS[word].worth * loudness)
+            verb = Judgment(word, _VERBS[word].worth * loudness)
         elif word in _COMPARISONS and after == "than" and beyond in YARDSTICKS:
             degree = DEGREES[before].worth if before in DEGREES else 1.0
-            reading.remarks.append(Judgement(word, _COMPARISONS[word].worth * degree * YARDSTICKS[beyond].worth))
+            reading.remarks.append(Judgment(word, _COMPARISONS[word].worth * degree * YARDSTICKS[beyond].worth))
         elif word in _VERDICTS and before == "would" and after == "recommend":
-            reading.endings.append(Judgement(word, _VERDICTS[word].worth))
+            reading.endings.append(Judgment(word, _VERDICTS[word].worth))
         elif word in _CLOSINGS and after == "!":
-            reading.endings.append(Judgement(word, _CLOSINGS[word].worth))
+            reading.endings.append(Judgment(word, _CLOSINGS[word].worth))
         elif word in _BREAKS:
             aspect = None
         loudness, adverbs, negated = 1.0, 0, False
@@ -127,7 +127,7 @@ def utility(prompt: Prompt, words: Sequence[str]) -> float:
     )
     noticed = {
         "repeated aspect": len(reading.aspects) - len(set(reading.aspects)),
-        "repeated judgement": len(reading.opinions) + len(reading.remarks) + len(reading.endings) - len(said),
+        "repeated judgment": len(reading.opinions) + len(reading.remarks) + len(reading.endings) - len(said),
         "contradiction": _contradictions(reading.opinions),
         "foreign aspect": sum(aspect not in weights for aspect in reading.aspects),
         "surplus adverb": len(reading.surplus),
@@ -139,15 +139,15 @@ def utility(prompt: Prompt, words: Sequence[str]) -> float:
     return opinions + remarks + endings - deducted - tired
 
 
-def _first_times(judgements: list[Judgement], said: set[str]) -> Iterator[Judgement]:
+def _first_times(judgments: list[Judgment], said: set[str]) -> Iterator[Judgment]:
     """Those whose word was not said before, for saying it again adds nothing; `said` grows."""
-    for judgement in judgements:
-        if judgement.word not in said:
-            said.add(judgement.word)
-            yield judgement
+    for judgment in judgments:
+        if judgment.word not in said:
+            said.add(judgment.word)
+            yield judgment
 
 
-def _contradictions(opinions: list[Judgement]) -> int:
+def _contradictions(opinions: list[Judgment]) -> int:
     """Aspects that are both praised and blamed."""
     signs = {(opinion.aspect, opinion.value > 0) for opinion in opinions if opinion.aspect is not None}
     return len(signs) - len({aspect for aspect, _ in signs})

@@ -23,7 +23,7 @@ _REPORTS = 5
 
 @dataclass(frozen=True)
 class PolicyParams:
-    """Architecture and optimisation of π_ref (AdamW, warm-up over a twentieth of the steps, cosine decay).
+    """Architecture and optimization of π_ref (AdamW, warm-up over a twentieth of the steps, cosine decay).
 
     Attributes:
         positions: tokens of a prompt and its longest response.

@@ -1,0 +1,64 @@
+"""One cell in this process, checkpoint by checkpoint on the screen."""
+
+from dataclasses import asdict
+from typing import Any
+
+from rich.console import Console
+
+from bench.cells.cell import Cell
+from bench.cells.folder import CellBusy
+from bench.cells.inputs import InputCache
+from bench.cells.run import Stopped, run_cell
+from bench.cells.settings import check_cell_config
+from bench.cells.tracking import check_login
+from bench.config import cell_config
+from bench.records import DONE
+from bench.sweep.compose import Job
+from bench.sweep.driver import new_call, prepare_cells, progress_to, typed_command
+from bench.sweep.plan import write_plan
+from bench.sweep.stopping import StopRequest
+
+
+def run_single(job: Job, console: Console) -> int:
+    """Run the cell that a command line without ``-m`` asks for; see `run_cell_here`."""
+    return run_cell_here(Cell.of(cell_config(job.settings), job.overridden), console)
+
+
+def run_cell_here(cell: Cell, console: Console) -> int:
+    """Run one cell in this process, printing every checkpoint.
+
+    Returns:
+        Exit status: 0 if the cell is done.
+    Raises:
+        KeyboardInterrupt: a signal asked to stop; the cell was given back with a resume point.
+    """
+    check_cell_config(cell)
+    check_login(cell.config)
+    prepared, call = prepare_cells([cell], progress_to(console)), new_call()
+    write_plan(cell.sweep_dir, [cell], prepared, typed_command(), call)
+    console.print(str(cell.directory), highlight=False, soft_wrap=True)
+    stop = StopRequest()
+    try:
+        with stop.listening():
+            status = run_cell(
+                cell, prepared[cell.name], InputCache(), call=call, stop=stop,
+                on_record=lambda record: console.print(_checkpoint_line(asdict(record)), highlight=False),
+            )  # fmt: skip
+    except CellBusy as error:
+        console.print(str(error), style="red", highlight=False, markup=False)
+        return 1
+    except Stopped:
+        raise KeyboardInterrupt from None
+    if status.error:
+        console.print(f"{status.state}: {status.error}", style="red", highlight=False, markup=False)
+    else:
+        console.print(status.state, highlight=False)
+    return 0 if status.state == DONE else 1
+
+
+def _checkpoint_line(record: dict[str, Any]) -> str:
+    loss = "" if record["train_loss"] is None else f"loss {record['train_loss']:.4f}  "
+    return (
+        f"step {record['step']:>5}  {loss}KL {record['kl']:.3f} ± {record['kl_se']:.3f}  "
+        f"gold {record['gold']:+.3f} ± {record['gold_se']:.3f}"
+    )
