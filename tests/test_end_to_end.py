@@ -5,7 +5,7 @@ import sys
 
 import pandas as pd
 
-from analysis import report
+from analysis.report.__main__ import main as report
 from bench import train
 from bench.records import REFERENCE_COLUMNS, SAMPLE_COLUMNS
 
@@ -16,7 +16,7 @@ def test_a_sweep_and_its_report(tiny_world, tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["bench.train", "-m", *overrides, *swept])
     assert train.main() == 0
     sweep_dir = tmp_path / "runs" / "e2e"
-    assert report.main([str(sweep_dir)]) == 0
+    assert report([str(sweep_dir)]) == 0
 
     written = sweep_dir / "report"
     page = (written / "index.html").read_text(encoding="utf-8")

@@ -130,7 +130,7 @@ def pairs_of(
 
 
 def sample_pairs(reference: Policy, count: int, *, seed: int = 0) -> PreferencePairs:
-    """Preference pairs drawn from `reference` on prompts of one to three words, labelled by chance."""
+    """Preference pairs drawn from `reference` on prompts of one to three words, labeled by chance."""
     draw, generator = random.Random(seed), torch.Generator().manual_seed(seed)
     prompts = reference.encode(["".join(draw.choices(LETTERS, k=draw.randint(1, 3))) for _ in range(count)])
     chosen, rejected = (

@@ -47,7 +47,7 @@ def saved_policies(sweep_dir: Path, cells: Sequence[str]) -> Iterator[SavedPolic
 class Judge:
     """A gold model with the scale on which π_ref's samples have mean 0 and SD 1."""
 
-    model: GoldModel
+    gold: GoldModel
     standardization: Standardization
 
     @classmethod
@@ -72,7 +72,7 @@ def measure_again(
     subset = _first(shared.evaluation, prompts)
     frames = [
         evaluate_samples(
-            policy, judge.model, judge.standardization, subset, step=step, max_new_tokens=max_new_tokens,
+            policy, judge.gold, judge.standardization, subset, step=step, max_new_tokens=max_new_tokens,
             batch_size=batch_size, generator=generator_for(seed, "again", step, draw),
         ).samples
         for draw in range(samples_per_prompt)

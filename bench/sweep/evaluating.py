@@ -67,7 +67,7 @@ def evaluate_again(
             "cell": saved.cell, "step": saved.step, "method": config.method, "variant": config.variant,
             "strength": config.strength, "seed": config.seed, "prompts": chosen,
             "samples_per_prompt": samples_per_prompt,
-            "gold_model": prepared.gold.fingerprint if gold is None else judge.model.fingerprint, **measured,
+            "gold_model": prepared.gold.fingerprint if gold is None else judge.gold.fingerprint, **measured,
         })  # fmt: skip
         console.print(f"measured {saved.cell}, step {saved.step}", highlight=False, soft_wrap=True)
     write_evaluations(sweep_dir, rows)

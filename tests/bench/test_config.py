@@ -153,7 +153,7 @@ def test_an_integer_where_a_float_is_meant_is_the_same_cell():
     assert name_of(configured("beta", 1)) == name_of(configured("beta", 1.0)) == "loss=logistic,beta=1,seed=0"
 
 
-def test_neighbouring_betas_of_a_log_grid_have_their_own_names():
+def test_neighboring_betas_of_a_log_grid_have_their_own_names():
     betas = [10 ** (-3 + i / 64) for i in range(192)] + [0.1, 0.1 + 1e-9]
     assert len({name_of(configured("beta", beta)) for beta in betas}) == len(set(betas)) == 194 - 1
 

@@ -1,4 +1,4 @@
-"""Every loss against formulas in 60-digit arithmetic, numerical derivatives, and an independent minimiser."""
+"""Every loss against formulas in 60-digit arithmetic, numerical derivatives, and an independent minimizer."""
 
 import math
 import re
@@ -170,7 +170,7 @@ def test_exponential_saturates_on_its_tangent():
     assert slope.tolist() == pytest.approx([-top, -top, -top, -top / math.e], rel=1e-12)
 
 
-# SCIENCE: the z that minimises p f(z) + (1 − p) f(−z), for a pair preferred with probability p.
+# SCIENCE: the z that minimizes p f(z) + (1 − p) f(−z), for a pair preferred with probability p.
 LINKS: dict[str, Callable[[float], float]] = {
     "logistic": lambda p: math.log(p / (1 - p)),
     "savage": lambda p: math.log(p / (1 - p)),
@@ -183,7 +183,7 @@ LINKS: dict[str, Callable[[float], float]] = {
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("p", [0.02, 0.2, 0.4, 0.65, 0.9, 0.97])
-def test_the_population_minimiser_is_the_link(name, p):
+def test_the_population_minimizer_is_the_link(name, p):
     def risk(z: float) -> float:
         both = LOSSES[name].fn(torch.tensor([z, -z], dtype=torch.float64))
         return p * both[0].item() + (1 - p) * both[1].item()

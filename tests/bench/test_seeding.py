@@ -26,7 +26,7 @@ def test_every_other_purpose_or_seed_gives_another_stream():
         assert not set(draws(*one)) & set(draws(*other))
 
 
-def test_streams_of_neighbouring_seeds_are_uncorrelated():
+def test_streams_of_neighboring_seeds_are_uncorrelated():
     columns = np.array([draws(seed, "order", count=500) for seed in range(20)])
     correlations = np.corrcoef(columns)[np.triu_indices(20, 1)]
     # z-scores of 190 correlations of independent columns: normal with SD 1.

@@ -105,7 +105,7 @@ def test_settings_out_of_range(settings, message):
         ([[0.0]], [[1.0]], "must be \\[pairs\\]"),
     ],
 )
-def test_scores_that_cannot_be_labelled(a, b, message):
+def test_scores_that_cannot_be_labeled(a, b, message):
     with pytest.raises(ValueError, match=message):
         label(a, b)
 

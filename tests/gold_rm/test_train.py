@@ -62,7 +62,7 @@ def test_fit_recovers_the_raters_utility(tokenizer_dir, tmp_path):
 
 
 def test_score_difference_converges_to_the_log_odds_of_the_choice(tokenizer_dir, tmp_path):
-    # 75 of 100 prefer " w1": the minimiser of the Bradley–Terry likelihood is ln(75/25).
+    # 75 of 100 prefer " w1": the minimizer of the Bradley–Terry likelihood is ln(75/25).
     chosen = [" w1"] * 75 + [" w2"] * 25
     pairs = pd.DataFrame({"prompt": "w0", "chosen": chosen, "rejected": [" w2"] * 75 + [" w1"] * 25, "split": "train"})
     comparisons = pd.concat([pairs, pairs.assign(split="held_out")])

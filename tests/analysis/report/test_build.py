@@ -90,7 +90,7 @@ def test_screen_reader_basics(page):
     assert {attributes["id"] for attributes in page.all("select")} <= labeled
     for tag, attributes in page.elements:
         assert "aria-label" in attributes or tag != "div" or "plot" not in attributes.get("class", "")
-        target = attributes.get("aria-labelledby")
+        target = attributes.get("aria-labeledby")
         assert target is None or any(other.get("id") == target for _, other in page.elements)
 
 

@@ -155,7 +155,7 @@ def test_batch_size_does_not_move_kl_or_held_out_metrics(moved, reference):
     ]
     assert by_size[0] == pytest.approx(by_size[1], rel=1e-5)
     assert by_size[2] == pytest.approx(by_size[3], rel=1e-5)
-    assert by_size[0]["rho_mean"] != pytest.approx(by_size[2]["rho_mean"], rel=0.1), "length-normalised is another ρ"
+    assert by_size[0]["rho_mean"] != pytest.approx(by_size[2]["rho_mean"], rel=0.1), "length-normalized is another ρ"
 
 
 RHO = torch.tensor([1.0, -2.0, 0.0, 3.0], dtype=torch.float64)

@@ -66,7 +66,7 @@ def pool(pool_dir):
     return pd.read_parquet(pool_dir / PAIRS_FILE)
 
 
-def labelled(pool_dir, directory, seed=0, **labels):
+def labeled(pool_dir, directory, seed=0, **labels):
     write_preferences(pool_dir, LabelsConfig(**labels), seed, directory)
     return pd.read_parquet(directory / PAIRS_FILE), json.loads((directory / FACTS_FILE).read_text())
 
@@ -114,7 +114,7 @@ def test_a_seed_fixes_the_pool_and_another_draws_others(write_pool, pool):
 
 
 def test_deterministic_labels_choose_the_higher_gold_and_drop_ties(pool_dir, pool, tmp_path):
-    data, facts = labelled(pool_dir, tmp_path)
+    data, facts = labeled(pool_dir, tmp_path)
     assert tuple(data.columns) == PREFERENCE_COLUMNS
     assert (data["gold_chosen"] > data["gold_rejected"]).all()
     assert (data["label_probability"] == 1).all()
@@ -132,7 +132,7 @@ def test_deterministic_labels_choose_the_higher_gold_and_drop_ties(pool_dir, poo
 
 def test_each_side_keeps_its_own_columns(pool_dir, pool, tmp_path):
     """Text, ids, gold, log-prob and length of a response travel together, on whichever side it lands."""
-    data, _ = labelled(pool_dir, tmp_path)
+    data, _ = labeled(pool_dir, tmp_path)
     source = pool.set_index("pair_id")
     sides = {"a": 0, "b": 0}
     for row in data.itertuples():
@@ -154,9 +154,9 @@ def test_ties_in_gold_are_dropped_or_decided_by_a_coin(pool_dir, pool, tmp_path)
     for name in ("tied", "deterministic", "bradley_terry"):
         (tmp_path / name).mkdir()
     tied.to_parquet(tmp_path / "tied" / PAIRS_FILE)
-    dropped, facts = labelled(tmp_path / "tied", tmp_path / "deterministic")
+    dropped, facts = labeled(tmp_path / "tied", tmp_path / "deterministic")
     assert (len(dropped), facts["gold_ties"], facts["kept"]) == (0, 170, 0)
-    decided, facts = labelled(tmp_path / "tied", tmp_path / "bradley_terry", rule="bradley_terry")
+    decided, facts = labeled(tmp_path / "tied", tmp_path / "bradley_terry", rule="bradley_terry")
     assert (len(decided), facts["gold_ties"]) == (170, 170)
     assert (decided["label_probability"] == 0.5).all()
     chose_a = int((decided["chosen"] == pool["text_a"]).sum())
@@ -164,7 +164,7 @@ def test_ties_in_gold_are_dropped_or_decided_by_a_coin(pool_dir, pool, tmp_path)
 
 
 def test_bradley_terry_and_flips_follow_their_probabilities(pool_dir, tmp_path):
-    data, facts = labelled(pool_dir, tmp_path, rule="bradley_terry", temperature=0.5, flip_rate=0.2)
+    data, facts = labeled(pool_dir, tmp_path, rule="bradley_terry", temperature=0.5, flip_rate=0.2)
     higher_wins = 1 / (1 + np.exp(-(data["gold_chosen"] - data["gold_rejected"]).abs() / 0.5))
     expected = 0.8 * higher_wins + 0.2 * (1 - higher_wins)
     np.testing.assert_allclose(data["label_probability"], expected, rtol=1e-9)
@@ -172,7 +172,7 @@ def test_bradley_terry_and_flips_follow_their_probabilities(pool_dir, tmp_path):
     agree = int((data["gold_chosen"] > data["gold_rejected"]).sum())
     assert binomtest(agree, len(data), expected.mean()).pvalue > 1e-3
     assert binomtest(facts["flipped"], 170, 0.2).pvalue > 1e-3
-    again, _ = labelled(pool_dir, tmp_path, rule="bradley_terry", temperature=0.5, flip_rate=0.2)
-    other, _ = labelled(pool_dir, tmp_path, rule="bradley_terry", temperature=0.5, flip_rate=0.2, seed=1)
+    again, _ = labeled(pool_dir, tmp_path, rule="bradley_terry", temperature=0.5, flip_rate=0.2)
+    other, _ = labeled(pool_dir, tmp_path, rule="bradley_terry", temperature=0.5, flip_rate=0.2, seed=1)
     pd.testing.assert_frame_equal(again, data)
     assert not other["chosen"].equals(data["chosen"])

@@ -98,13 +98,13 @@ def preferences(request, small, tmp_path_factory):
     """PAIRS training pairs as the harness draws and labels them, and the exact probabilities of all pairs."""
     labels = LABELS[request.param]
     root = tmp_path_factory.mktemp("pairs")
-    for name in ("pool", "labelled"):
+    for name in ("pool", "labeled"):
         (root / name).mkdir()
     sizes = PairsConfig(pool=PAIRS, per_cell=PAIRS, held_out=16)
     prompts = {"train": small.prompts, "eval": small.prompts}
     sample_pool(small.policy, small.gold, small.standardization, prompts, sizes, SMALL.length, root / "pool")
-    write_preferences(root / "pool", labels, 0, root / "labelled")
-    return load_pairs(root / "labelled", TRAIN, pad_id=small.policy.pad_id), pair_probabilities(small.world, labels)
+    write_preferences(root / "pool", labels, 0, root / "labeled")
+    return load_pairs(root / "labeled", TRAIN, pad_id=small.policy.pad_id), pair_probabilities(small.world, labels)
 
 
 @pytest.mark.parametrize("loss", LOSSES.values(), ids=LOSSES)
@@ -189,7 +189,7 @@ def test_exact_gradient_is_that_of_finite_differences(small, preferences):
 
 
 def test_pair_probabilities_by_hand(small):
-    """Written out pair by pair: what is drawn, dropped, labelled and flipped."""
+    """Written out pair by pair: what is drawn, dropped, labeled and flipped."""
     world, flip = small.world, LABELS["deterministic"].flip_rate
     expected = {}
     for context, share in enumerate(world.context_share.tolist()):

@@ -66,7 +66,7 @@ def test_exact_kl_and_gold_are_sums_over_responses(small):
 
 
 def test_tilted_policy_solves_the_constrained_problem():
-    """scipy maximises E[gold] − λ KL over all distributions."""
+    """scipy maximizes E[gold] − λ KL over all distributions."""
     rng = np.random.default_rng(0)
     log_reference, gold, temperature = np.log(rng.dirichlet(np.ones(5))), rng.normal(size=5), 0.4
 

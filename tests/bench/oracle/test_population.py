@@ -5,7 +5,7 @@ import pytest
 import torch
 from oracle_worlds import SMALL, build_small_world
 
-from analysis.theory import LOSS_THEORY, predicted_beta_ratios
+from analysis.theory.losses import LOSS_THEORY, predicted_beta_ratios
 from bench.config import LabelsConfig
 from bench.losses import LOSSES, Loss
 from bench.oracle.exact import tilted

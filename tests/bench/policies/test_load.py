@@ -22,7 +22,7 @@ from transformers import (
 )
 
 from bench.checked import ConfigError
-from bench.policies.load import cached_policy, load_policy, resolve_device
+from bench.policies.load import load_policy, resolve_device
 from bench.policies.scoring import response_logprobs
 from bench.policies.tokens import collate
 
@@ -73,13 +73,6 @@ def test_padding_is_eos_unless_the_tokenizer_has_its_own(tmp_path):
     assert tiny_policy(tmp_path / "without").pad_id == 0
     with_pad = tiny_policy(tmp_path / "with", words=(*WORDS, "<pad>"), pad="<pad>")
     assert (with_pad.eos_id, with_pad.pad_id) == (0, 4)
-
-
-def test_a_reference_is_loaded_once_per_content(tmp_path):
-    write_policy(tmp_path)
-    first = cached_policy(tmp_path, "f1", "cpu")
-    assert cached_policy(tmp_path, "f1", "cpu") is first
-    assert cached_policy(tmp_path, "f2", "cpu") is not first
 
 
 def damage(directory: Path, kind: str) -> None:

@@ -8,8 +8,10 @@ import pandas as pd
 import pytest
 
 from bench.checked import ConfigError
+from bench.data.artifacts import DamagedArtifact
+from bench.data.sources import SOURCES_FILE, verify_sources
 from bench.worlds import read_world
-from bench.worlds.directories import SOURCES_FILE, Params, build, inputs
+from bench.worlds.directories import Params, build, inputs
 
 PROMPTS = [f"prompt {i}:" for i in range(10)]
 
@@ -89,9 +91,16 @@ def test_comparisons_instead_of_a_gold_model(parts: Params, tmp_path: Path) -> N
 def test_other_content_at_the_same_path_is_another_world(changed: str, parts: Params, tmp_path: Path) -> None:
     _build(parts, tmp_path / "world")
     before = inputs(parts)
-    assert json.loads((tmp_path / "world" / SOURCES_FILE).read_text()) == before
+    noted = json.loads((tmp_path / "world" / SOURCES_FILE).read_text())
+    assert {key: value for key, value in noted.items() if key != "paths"} == before
+    verify_sources(tmp_path / "world")
     with (tmp_path / changed).open("a") as stream:
         stream.write("another prompt:\n")
+    if changed == "prompts.txt":  # they were copied into the world
+        verify_sources(tmp_path / "world")
+    else:
+        with pytest.raises(DamagedArtifact, match=f"^{changed.split('/')[0]} .*: not what .* was built from"):
+            verify_sources(tmp_path / "world")
     differing = {key for key, value in inputs(parts).items() if value != before[key]}
     assert differing == {changed.split("/")[0].removesuffix(".txt")}
 

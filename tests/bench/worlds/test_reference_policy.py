@@ -1,4 +1,4 @@
-"""π_ref: what its training minimises, against the log-probabilities that the rest of the bench uses."""
+"""π_ref: what its training minimizes, against the log-probabilities that the rest of the bench uses."""
 
 from collections import Counter
 from pathlib import Path
