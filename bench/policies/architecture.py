@@ -46,7 +46,8 @@ def inspect_architecture(model: PreTrainedModel) -> Architecture:
     """Find the facts of `model`, which is in evaluation mode, by its signatures and two short forward passes."""
     positions = getattr(model.config, "max_position_embeddings", None)
     tokens = torch.arange(min(_PROBE_TOKENS, positions or _PROBE_TOKENS), device=model.device)[None]
-    vocabulary = model(input_ids=tokens[:, :1]).logits.shape[-1]
+    first = tokens[:, :1]
+    vocabulary = model(input_ids=first, attention_mask=torch.ones_like(first)).logits.shape[-1]
     base = model.base_model
     return Architecture(
         vocabulary,
