@@ -21,7 +21,7 @@ def main() -> int:
             return 0
         # torch: seconds that a message about a key need not wait for
         from bench.config import cell_config
-        from bench.data.preparing import prepare
+        from bench.sweep.preparing import prepare
 
         built = prepare(cell_config(job.settings), print)
         print(f"world and π_ref  {built.world.path}")

@@ -1,4 +1,4 @@
-"""What the cells of a sweep stand on, by path and fingerprint; it travels in plan.json. Built by `preparing`."""
+"""What the cells of a sweep stand on, by path and fingerprint, as it travels in plan.json (bench.sweep.preparing)."""
 
 import os
 from dataclasses import dataclass
@@ -28,8 +28,7 @@ class Prepared:
 
     @property
     def gold_dir(self) -> Path:
-        fitted = self.gold.path / GOLD_DIR
-        return fitted if fitted.is_dir() else self.gold.path
+        return gold_directory(self.gold)
 
     def verify(self) -> None:
         """Check that everything is still what was prepared.
@@ -74,6 +73,12 @@ class Prepared:
             for name in _ARTIFACTS
         }
         return cls(policy_dir=Path(os.path.normpath(base / parts["policy"])), **artifacts)
+
+
+def gold_directory(gold: Artifact) -> Path:
+    """Directory of the model: one that was fitted here lies in its artifact, a ready one is what it is."""
+    fitted = gold.path / GOLD_DIR
+    return fitted if fitted.is_dir() else gold.path
 
 
 _ARTIFACTS = ("world", "gold", "reference", "preferences")

@@ -21,7 +21,6 @@ from rich.table import Table
 from bench.checked import ConfigError, build_checked
 from bench.config import CellConfig
 from bench.data.prepared import Prepared
-from bench.data.preparing import prepare
 from bench.data.reference_samples import load_reference, load_standardization
 from bench.losses import resolve_loss
 from bench.messages import run_with_messages
@@ -29,6 +28,7 @@ from bench.oracle.exact import ExactWorld, exact_world, tilted_frontier
 from bench.oracle.population import implicit_reward, pair_probabilities
 from bench.policies.load import load_policy
 from bench.records import CONFIG_FILE, EXACT_COLUMNS, EXACT_FILE, RECORDS_FILE, read_plan, read_records
+from bench.sweep.preparing import prepare
 from gold_rm.reward_model import load_gold_model
 
 # λ from a policy that hardly moves to one that puts all its mass on the best response, in SD per nat.

@@ -4,7 +4,6 @@ All log-probs come from the same code as everywhere else (`bench.policies.scorin
 by a sum over every response.
 """
 
-import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -12,38 +11,11 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from bench.checked import ConfigError
 from bench.policies.policy import Policy
 from bench.policies.scoring import response_logprobs
 from bench.policies.tokens import SequenceBatch, TokenIds, collate
+from bench.worlds.oracle import check_enumerable
 from gold_rm.reward_model import GoldModel, Standardization
-
-MAX_RESPONSES = 2000  # pairs are 4 million per context then, and a float64 matrix of them 32 MB
-
-
-def response_count(tokens: int, length: int) -> int:
-    """Number of responses: those that end in EOS within `length` tokens, and those cut there.
-
-    >>> response_count(6, 3)  # 1 + 5 + 25 that end, 125 that are cut
-    156
-    """
-    words = tokens - 1
-    return sum(words**before for before in range(length)) + words**length
-
-
-def check_enumerable(tokens: int, length: int) -> None:
-    """Refuse a world that is too large.
-
-    Raises:
-        ConfigError: with its number of responses and the limit.
-    """
-    count = response_count(tokens, length)
-    if count > MAX_RESPONSES:
-        spelt = f"{count:,}" if count < 10**12 else f"about 10^{math.floor(math.log10(count))}"
-        raise ConfigError(
-            f"{tokens} tokens and responses of up to {length} tokens give {spelt} responses per prompt; exact values "
-            f"need {MAX_RESPONSES:,} or fewer: take fewer tokens or shorter responses"
-        )
 
 
 def enumerate_responses(vocabulary: int, eos_id: int, length: int) -> list[TokenIds]:

@@ -68,7 +68,7 @@ def prepare_cells(cells: Sequence[Cell], progress: Callable[[str], None]) -> dic
         What each cell stands on, by the cells' names.
     """
     # torch and transformers: seconds, which a sweep that has nothing left to do need not wait for
-    from bench.data.preparing import prepare, publish
+    from bench.sweep.preparing import prepare, publish
 
     built: dict[str, Prepared] = {}
     prepared: dict[str, Prepared] = {}

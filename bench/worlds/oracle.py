@@ -6,6 +6,7 @@ policy, which learns nothing about contexts that it is not trained on, meets the
 """
 
 import itertools
+import math
 import string
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,7 +23,6 @@ from transformers import (
 )
 
 from bench.checked import ConfigError
-from bench.oracle.exact import check_enumerable
 from bench.policies.tabular import TabularConfig, TabularForCausalLM
 from bench.worlds import write_world
 
@@ -31,6 +31,32 @@ POLICY_DIR, GOLD_DIR = "policy", "gold"
 EOS = "<eos>"
 CONTEXT_TOKENS = 2
 POLICIES = ("tabular", "transformer")
+MAX_RESPONSES = 2000  # pairs are 4 million per context then, and a float64 matrix of them 32 MB
+
+
+def response_count(tokens: int, length: int) -> int:
+    """Number of responses: those that end in EOS within `length` tokens, and those cut there.
+
+    >>> response_count(6, 3)  # 1 + 5 + 25 that end, 125 that are cut
+    156
+    """
+    words = tokens - 1
+    return sum(words**before for before in range(length)) + words**length
+
+
+def check_enumerable(tokens: int, length: int) -> None:
+    """Refuse a world that is too large.
+
+    Raises:
+        ConfigError: with its number of responses and the limit.
+    """
+    count = response_count(tokens, length)
+    if count > MAX_RESPONSES:
+        spelt = f"{count:,}" if count < 10**12 else f"about 10^{math.floor(math.log10(count))}"
+        raise ConfigError(
+            f"{tokens} tokens and responses of up to {length} tokens give {spelt} responses per prompt; exact values "
+            f"need {MAX_RESPONSES:,} or fewer: take fewer tokens or shorter responses"
+        )
 
 
 @dataclass(frozen=True)

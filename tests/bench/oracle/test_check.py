@@ -24,7 +24,6 @@ from bench.config import (
     WandbConfig,
     WorldConfig,
 )
-from bench.data.preparing import prepare
 from bench.losses import resolve_loss
 from bench.methods import METHODS, TrainingInputs
 from bench.oracle import check as oracle_check
@@ -32,6 +31,7 @@ from bench.oracle.exact import tilted
 from bench.oracle.population import implicit_reward, pair_probabilities
 from bench.records import EXACT_COLUMNS, EXACT_FILE, RECORDS_FILE, read_records
 from bench.sweep.plan import write_plan
+from bench.sweep.preparing import prepare
 
 WORLD = {"policy": "tabular", "tokens": 4, "length": 2, "contexts": 2, "prompts": 256, "seed": 0}
 CELLS = [("logistic", 0.5), ("squared", 0.3), ("hinge", 0.5)]

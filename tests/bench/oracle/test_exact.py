@@ -11,19 +11,12 @@ from tiny_models import enumerate_responses as enumerate_one_by_one
 
 from bench.checked import ConfigError
 from bench.data.artifacts import build_once
-from bench.oracle.exact import (
-    ExactWorld,
-    enumerate_responses,
-    exact_world,
-    require_finite,
-    response_count,
-    tilted,
-    tilted_frontier,
-)
+from bench.oracle.exact import ExactWorld, enumerate_responses, exact_world, require_finite, tilted, tilted_frontier
 from bench.policies.load import load_policy
 from bench.policies.scoring import response_logprobs
 from bench.policies.tokens import collate
 from bench.worlds import oracle, read_world
+from bench.worlds.oracle import response_count
 from gold_rm.reward_model import load_gold_model
 
 

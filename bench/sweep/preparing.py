@@ -15,12 +15,13 @@ from bench.checked import ConfigError, build_checked
 from bench.config import CellConfig, WorldConfig
 from bench.data.artifacts import Artifact, build_once
 from bench.data.preferences import FACTS_FILE, PAIRS_FILE, sample_pool, write_preferences
-from bench.data.prepared import GOLD_DIR, Prepared
+from bench.data.prepared import GOLD_DIR, Prepared, gold_directory
 from bench.data.reference_samples import SAMPLES_FILE, load_standardization, sample_reference
 from bench.policies.load import load_policy, resolve_device
+from bench.policies.policy import Policy
 from bench.worlds import World
 from gold_rm.fingerprint import fingerprint_of_model
-from gold_rm.reward_model import load_gold_model
+from gold_rm.reward_model import GoldModel, load_gold_model
 from gold_rm.train import GoldTrainConfig, train_gold_model
 
 Progress = Callable[[str], None]
@@ -33,48 +34,14 @@ def prepare(config: CellConfig, progress: Progress = lambda message: None) -> Pr
         ConfigError: a setting of the world or the gold model that cannot be used.
         DamagedArtifact: files that are not what was built.
     """
-    root, device = Path(config.artifacts_dir), resolve_device(config.device)
+    root = Path(config.artifacts_dir)
+    resolve_device(config.device)  # a device that is not there is refused before anything is built
     world_artifact = _build_world(root, config.world, progress)
     world = worlds.read_world(world_artifact.path)
-    eval_prompts = _take_eval_prompts(world, config)
     gold = _build_gold(root, config.world, world_artifact, world, progress)
-    gold_dir = gold.path / GOLD_DIR if world.gold_dir is None else gold.path
-    sampled = {
-        "world": world_artifact.fingerprint,
-        "gold": gold.fingerprint,
-        "max_new_tokens": config.world.max_new_tokens,
-        "eval_prompts": len(eval_prompts),
-    }
-    per_prompt = config.evaluation.reference_samples
-    reference = build_once(
-        root,
-        "reference",
-        {**sampled, "per_prompt": per_prompt},
-        lambda directory: sample_reference(
-            load_policy(world.policy_dir, device=device, logits_mib=config.logits_mib),
-            load_gold_model(gold_dir, device=device),
-            eval_prompts,
-            per_prompt=per_prompt,
-            max_new_tokens=config.world.max_new_tokens,
-            directory=directory,
-        ),
-        progress,
-    )
-    pool = build_once(
-        root,
-        "pool",
-        {**sampled, "reference": reference.fingerprint, **_pool_sizes(config)},
-        lambda directory: sample_pool(
-            load_policy(world.policy_dir, device=device, logits_mib=config.logits_mib),
-            load_gold_model(gold_dir, device=device),
-            load_standardization(reference.path),
-            {"train": world.train_prompts, "eval": eval_prompts},
-            config.pairs,
-            config.world.max_new_tokens,
-            directory,
-        ),
-        progress,
-    )
+    sampling = _Sampling(config, world, gold, _take_eval_prompts(world, config), progress)
+    reference = sampling.build_reference(world_artifact)
+    pool = sampling.build_pool(world_artifact, reference)
     preferences = build_once(
         root,
         "preferences",
@@ -84,6 +51,64 @@ def prepare(config: CellConfig, progress: Progress = lambda message: None) -> Pr
     )
     _check_pool(preferences, config)
     return Prepared(world_artifact, world.policy_dir, gold, reference, preferences)
+
+
+class _Sampling:
+    """What π_ref's samples are drawn with: reference samples first, then the pool, on one scale of gold."""
+
+    def __init__(
+        self, config: CellConfig, world: World, gold: Artifact, eval_prompts: list[str], progress: Progress
+    ) -> None:
+        self._config, self._world, self._gold = config, world, gold
+        self._eval_prompts, self._progress = eval_prompts, progress
+
+    def build_reference(self, world: Artifact) -> Artifact:
+        """π_ref's own samples on the evaluation prompts."""
+        per_prompt = self._config.evaluation.reference_samples
+        return self._build(
+            "reference",
+            {**self._inputs(world), "per_prompt": per_prompt},
+            lambda directory: sample_reference(
+                *self._models(),
+                self._eval_prompts,
+                per_prompt=per_prompt,
+                max_new_tokens=self._config.world.max_new_tokens,
+                directory=directory,
+            ),
+        )
+
+    def build_pool(self, world: Artifact, reference: Artifact) -> Artifact:
+        """Unlabeled pairs, in SD of the reference samples' gold."""
+        pairs = self._config.pairs
+        sizes = {"pool": pairs.pool, "held_out": pairs.held_out, "seed": pairs.seed}
+        return self._build(
+            "pool",
+            {**self._inputs(world), "reference": reference.fingerprint, **sizes},
+            lambda directory: sample_pool(
+                *self._models(),
+                load_standardization(reference.path),
+                {"train": self._world.train_prompts, "eval": self._eval_prompts},
+                pairs,
+                self._config.world.max_new_tokens,
+                directory,
+            ),
+        )
+
+    def _build(self, kind: str, inputs: dict[str, Any], builder: Callable[[Path], None]) -> Artifact:
+        return build_once(Path(self._config.artifacts_dir), kind, inputs, builder, self._progress)
+
+    def _inputs(self, world: Artifact) -> dict[str, Any]:
+        return {
+            "world": world.fingerprint,
+            "gold": self._gold.fingerprint,
+            "max_new_tokens": self._config.world.max_new_tokens,
+            "eval_prompts": len(self._eval_prompts),
+        }
+
+    def _models(self) -> tuple[Policy, GoldModel]:
+        device = resolve_device(self._config.device)
+        policy = load_policy(self._world.policy_dir, device=device, logits_mib=self._config.logits_mib)
+        return policy, load_gold_model(gold_directory(self._gold), device=device)
 
 
 def publish(sweep_dir: Path, prepared: Prepared) -> None:
@@ -125,10 +150,6 @@ def _build_gold(root: Path, config: WorldConfig, artifact: Artifact, world: Worl
 
 def _plain(params: Any) -> dict[str, Any]:
     return {key: str(value) if isinstance(value, Path) else value for key, value in asdict(params).items()}
-
-
-def _pool_sizes(config: CellConfig) -> dict[str, int]:
-    return {"pool": config.pairs.pool, "held_out": config.pairs.held_out, "seed": config.pairs.seed}
 
 
 def _take_eval_prompts(world: World, config: CellConfig) -> list[str]:

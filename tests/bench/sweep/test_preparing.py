@@ -12,9 +12,9 @@ from bench.cells.inputs import InputCache, training_pairs
 from bench.checked import ConfigError
 from bench.data.artifacts import DamagedArtifact
 from bench.data.prepared import Prepared
-from bench.data.preparing import prepare
 from bench.records import REFERENCE_COLUMNS
 from bench.sweep.driver import prepare_cells
+from bench.sweep.preparing import prepare
 from bench.worlds import read_world
 from gold_rm.reward_model import GoldModelError
 
