@@ -9,7 +9,6 @@ that is read) and split ("train" or "held_out").
 import argparse
 import contextlib
 import math
-import os
 import shutil
 import signal
 import sys
@@ -30,6 +29,7 @@ from transformers import (
 
 from gold_rm.comparisons import COLUMNS, HELD_OUT, TRAIN, read_texts, select_split
 from gold_rm.reward_model import GoldModelError, encode_texts, load_tokenizer, pad_right, score_tokens
+from gold_rm.threads import available_cores, torch_threads
 
 _BUCKET = 32  # batches among which pairs are sorted by length, so that little is padded
 _REPORTS = 5
@@ -99,7 +99,7 @@ def train_gold_model(
     """
     tokenizer = load_tokenizer(tokenizer_dir)
     train, held_out = (_encode(select_split(comparisons, s), tokenizer, config.max_tokens) for s in (TRAIN, HELD_OUT))
-    with torch.random.fork_rng(), _torch_threads(threads or len(os.sched_getaffinity(0))):
+    with torch.random.fork_rng(), torch_threads(threads or available_cores()):
         torch.manual_seed(config.seed)
         model = _new_model(config, tokenizer)
         _fit(model, train, held_out, config, progress)
@@ -110,16 +110,6 @@ def train_gold_model(
 def _encode(comparisons: pd.DataFrame, tokenizer: PreTrainedTokenizerBase, max_tokens: int) -> Pairs:
     chosen, rejected = ((comparisons["prompt"] + comparisons[side]).tolist() for side in ("chosen", "rejected"))
     return encode_texts(tokenizer, chosen, max_tokens), encode_texts(tokenizer, rejected, max_tokens)
-
-
-@contextlib.contextmanager
-def _torch_threads(threads: int) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _new_model(config: GoldTrainConfig, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:

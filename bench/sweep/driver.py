@@ -23,6 +23,7 @@ from bench.sweep.local import LocalWorkers, WorkersKilled
 from bench.sweep.plan import is_left, is_planned, plan_cells, write_plan
 from bench.sweep.progress import SweepProgress
 from bench.sweep.status import summary_line
+from gold_rm.threads import available_cores
 
 LOCAL = "local"  # the launcher that is none of Hydra's: processes of this machine
 _MOST_IDLE_ROUNDS = 3
@@ -140,9 +141,8 @@ def _work_for_hydra(sweep_dir: Path, call: str, driver_pid: int) -> None:
 def _workers(request: SweepRequest, cell: Cell) -> int:
     if cell.config.workers is not None:
         return cell.config.workers
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     n_jobs = request.launcher_settings.get("n_jobs", -1 if request.launcher == LOCAL else 1)
-    return n_jobs if n_jobs > 0 else max(1, cores + 1 + n_jobs)
+    return n_jobs if n_jobs > 0 else max(1, available_cores() + 1 + n_jobs)
 
 
 def typed_command() -> list[str]:

@@ -1,8 +1,7 @@
 """Training π_ref: a small GPT-2 fitted to fresh reviews of the language by maximum likelihood."""
 
-import contextlib
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from bench.checked import ConfigError
 from bench.seeding import generator_for
 from bench.worlds.reviews.language import EOS_ID, PAD_ID, VOCABULARY, Prompt, pad_reviews, sample_reviews
 from bench.worlds.reviews.tokenizer import word_tokenizer
+from gold_rm.threads import torch_threads
 
 PROMPT_TOKENS = 4
 _BUCKET = 16  # batches among which reviews are sorted by length, so that little is padded
@@ -67,7 +67,7 @@ def train_reference_policy(
     # Of the few reviews that are too long for the model, the beginning is learnt.
     token_ids = torch.from_numpy(pad_reviews(texts))[:, : params.positions]
     model = _new_model(params, seed)
-    with _threads(params.threads):
+    with torch_threads(params.threads):
         _fit(model, _batches(token_ids, params.batch_reviews, generator), params, progress)
     model.save_pretrained(directory)
     tokenizer.save_pretrained(directory)
@@ -127,13 +127,3 @@ def response_nats(model: GPT2LMHeadModel, batch: Tensor) -> Tensor:
     targets = batch[:, PROMPT_TOKENS:]
     real = targets != PAD_ID
     return cross_entropy(model.lm_head(hidden[:, PROMPT_TOKENS - 1 : -1][real]), targets[real], reduction="sum")
-
-
-@contextlib.contextmanager
-def _threads(count: int) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
