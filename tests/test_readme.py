@@ -63,7 +63,7 @@ def test_commands_exist_and_their_settings_are_known(command):
         assert importlib.util.find_spec(words[2])
         overrides = words[3:] if words[2] == "bench.train" else []
     # One value of each key, and a loss that can be imported here.
-    single = [word.split(",")[0] for word in overrides if word != "-m" and not word.startswith("loss=my_package")]
+    single = [word.split(",")[0] for word in overrides if not word.startswith(("-", "loss=my_package"))]
     cell_config(compose_one(single).settings)
 
 
