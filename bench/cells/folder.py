@@ -19,6 +19,7 @@ from bench.cells.cell import Cell
 from bench.cells.resume import ResumePoint, read_resume_point, write_resume_point
 from bench.cells.settings import check_cell_config, write_cell_config
 from bench.cells.stored import Recorded, take_all_back, take_back
+from bench.checked import fingerprint_of
 from bench.claims import try_claim
 from bench.records import (
     DEATHS_FILE,
@@ -75,10 +76,13 @@ class CellFolder:
         recorded: what the cell has recorded so far, this attempt and what it goes on from.
     """
 
-    def __init__(self, cell: Cell, *, call: str | None = None, sinks: Sequence[Sink] = ()) -> None:
+    def __init__(
+        self, cell: Cell, *, data: str = "", call: str | None = None, sinks: Sequence[Sink] = ()
+    ) -> None:
         """Claim the folder, creating it.
 
         Args:
+            data: fingerprint of what the cell stands on; a resume point from other data is not taken up.
             call: of the driver that started this process.
         Raises:
             CellBusy: somebody alive holds it.
@@ -90,6 +94,7 @@ class CellFolder:
         if claim is None:
             raise CellBusy(f"{cell.name} is being worked on by another process")
         self._claim, self._call = claim, call
+        self._origin = fingerprint_of([cell.config.fingerprint, data])
         try:
             check_cell_config(cell)
             self.status = read_status(cell.directory)
@@ -172,7 +177,7 @@ class CellFolder:
 
     def _read_resume_point(self) -> ResumePoint | None:
         try:
-            point = read_resume_point(self.path, self.cell.config.fingerprint)
+            point = read_resume_point(self.path, self._origin)
             self.recorded = take_all_back(self.path) if point is None else take_back(self.path, point.step)
         except (DamagedRecord, OSError, ValueError):  # the cell itself is all that is needed to run it again
             point, self.recorded = None, take_all_back(self.path)
@@ -201,7 +206,7 @@ class CellFolder:
         self._claim.require_held()
         self._write_steps()
         point = ResumePoint(step, self.elapsed_s, dict(state))
-        write_resume_point(self.path, point, self.cell.config.fingerprint)
+        write_resume_point(self.path, point, self._origin)
 
     def save_policy(self, name: str, write: Callable[[Path], None]) -> None:
         """Let `write` fill ``policy/<name>`` (``policy`` itself for an empty name), in place of an earlier one."""

@@ -55,7 +55,7 @@ def run_cell(
         ClaimLost: the cell was taken over by another process, as this one had been stopped for long.
         Stopped: `stop` said so.
     """
-    with CellFolder(cell, call=call, sinks=[Tracker(cell)]) as folder:
+    with CellFolder(cell, data=prepared.fingerprint, call=call, sinks=[Tracker(cell)]) as folder:
         if folder.status is not None and folder.status.is_final:
             return folder.status
         torch.set_num_threads(cell.config.cpu_threads)

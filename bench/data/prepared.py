@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from bench.checked import fingerprint_of
 from bench.data.artifacts import Artifact, DamagedArtifact, verify
 from bench.data.sources import verify_sources
 from gold_rm.fingerprint import fingerprint_of_model
@@ -30,6 +31,11 @@ class Prepared:
     def gold_dir(self) -> Path:
         fitted = self.gold.path / GOLD_DIR
         return fitted if fitted.is_dir() else self.gold.path
+
+    @property
+    def fingerprint(self) -> str:
+        """12 hex digits over the content of everything, wherever it lies."""
+        return fingerprint_of([getattr(self, name).fingerprint for name in _ARTIFACTS])
 
     def verify(self) -> None:
         """Check that everything is still what was prepared.

@@ -9,6 +9,8 @@ import pandas as pd
 import pytest
 import torch
 from running import prepared_for, run
+from safetensors import safe_open
+from tiny_world import write_gold
 
 import bench.cells.folder
 from bench import records
@@ -148,6 +150,27 @@ def test_a_resume_point_without_what_it_stands_on_is_not_taken_up(make_cell, smo
     assert_same(cell, smooth)
 
 
+def point_of(cell):
+    with safe_open(cell.directory / "resume" / "state.safetensors", framework="pt") as stored:
+        return stored.metadata()
+
+
+def test_a_resume_point_from_other_data_is_not_taken_up(tiny_world, tmp_path):
+    """The gold model was exchanged in its place between two calls: same settings, other labels."""
+    gold = write_gold(tmp_path / "gold", seed=5)
+    world = tiny_world._replace(gold=gold, artifacts=tmp_path / "artifacts")
+    cell = world.cell(tmp_path / "runs")
+    with pytest.raises(Stopped):
+        run(cell, stop=stop_after(5))
+    assert int(point_of(cell)["step"]) == 5
+    write_gold(gold, seed=6)
+    status = run(cell)
+    assert (status.state, status.attempts, status.resumed_from) == ("done", 2, 0)
+    fresh = world.cell(tmp_path / "fresh")
+    assert run(fresh).state == "done"
+    assert_same(cell, fresh)
+
+
 def test_a_resume_point_of_other_settings_is_not_taken_up(tmp_path):
     point = ResumePoint(3, 1.5, {"a.b": torch.arange(3), "step": torch.tensor(3)})
     write_resume_point(tmp_path, point, "this")
@@ -163,7 +186,7 @@ def test_a_resume_point_of_other_settings_is_not_taken_up(tmp_path):
 
 def test_how_often_points_are_kept(make_cell, monkeypatch):
     kept = []
-    monkeypatch.setattr(bench.cells.folder, "write_resume_point", lambda path, point, config: kept.append(point.step))
+    monkeypatch.setattr(bench.cells.folder, "write_resume_point", lambda path, point, origin: kept.append(point.step))
     for every, expected in ((3, [3, 6]), (0, []), (None, [])):  # None: the cell is done within half a minute
         kept.clear()
         assert run(make_cell(f"every-{every}", **{"resume.every": every})).state == "done"
@@ -178,7 +201,7 @@ def test_time_is_counted_over_attempts(make_cell, monkeypatch):
     cell = make_cell()
     with pytest.raises(Stopped):
         run(cell, stop=stop_after(4))
-    elapsed = read_resume_point(cell.directory, cell.config.fingerprint).elapsed_s
+    elapsed = float(point_of(cell)["elapsed_s"])
     run(cell)
     rows = records.read_records(cell.directory / "records.jsonl")
     assert 0 < rows[0]["wall_s"] < elapsed < rows[-1]["wall_s"]
