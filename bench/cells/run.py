@@ -14,6 +14,7 @@ from bench.cells.measure import Measurement
 from bench.cells.saving import SavedPolicies
 from bench.cells.tracking import Tracker
 from bench.claims import ClaimLost
+from bench.data.artifacts import DamagedArtifact
 from bench.data.prepared import Prepared
 from bench.methods import METHODS, Trainer, TrainingInputs
 from bench.methods.trainer import NonFiniteLoss
@@ -53,6 +54,7 @@ def run_cell(
         CellBusy: another process holds the cell.
         ConfigError: the directory was made with another configuration.
         ClaimLost: the cell was taken over by another process, as this one had been stopped for long.
+        DamagedArtifact: what was prepared is not there, or is something else.
         Stopped: `stop` said so.
     """
     with CellFolder(cell, data=prepared.fingerprint, call=call, sinks=[Tracker(cell)]) as folder:
@@ -64,7 +66,8 @@ def run_cell(
                 measure_imported(folder, prepared, cache)
             else:
                 _Run(folder, prepared, cache, stop, on_record).execute()
-        except (Stopped, ClaimLost):
+        # What this machine lacks, another may have: the cell is given back.
+        except (Stopped, ClaimLost, DamagedArtifact):
             raise
         # Whatever a cell dies of, the sweep goes on; the error is kept with the cell and shown by bench.status.
         except Exception as error:

@@ -45,6 +45,8 @@ class Prepared:
         """
         for name in _ARTIFACTS:
             planned = getattr(self, name)
+            if not planned.path.is_dir():
+                raise DamagedArtifact(f"{name} {planned.path}: not there, and the sweep was planned on it")
             ready_gold = name == "gold" and self.gold_dir == planned.path
             found = fingerprint_of_model(planned.path) if ready_gold else verify(planned.path).fingerprint
             if found != planned.fingerprint:

@@ -8,8 +8,10 @@ from bench.cells.cell import Cell
 from bench.cells.folder import CellBusy
 from bench.cells.inputs import InputCache
 from bench.cells.run import Stopped, run_cell
+from bench.cells.tracking import check_login
 from bench.claims import ClaimLost, is_claimed
 from bench.data.prepared import Prepared
+from bench.policies.load import resolve_device
 from bench.records import DONE, CellStatus
 from bench.sweep.plan import is_left, read_jobs
 from bench.sweep.stopping import StopRequest
@@ -43,7 +45,7 @@ def work(
         report: told of every cell that was run.
     Raises:
         DamagedRecord, DamagedArtifact: plan or prepared data cannot be read.
-        ConfigError: a cell's directory was made with another configuration.
+        ConfigError: a cell's directory was made with another configuration, or this machine lacks the device or a W&B key.
     """
     cache, work = InputCache(), Work()
     with stop.listening():
@@ -67,6 +69,9 @@ def _run_next(
             continue
         if device is not None:
             cell = replace(cell, config=replace(cell.config, device=device))
+        # Before the cell is claimed, which is not to blame for what this machine lacks.
+        resolve_device(cell.config.device)
+        check_login(cell.config)
         try:
             return run_cell(cell, prepared, cache, call=call, stop=stop)
         except (CellBusy, ClaimLost):  # another worker was faster, or has taken it over
