@@ -40,7 +40,7 @@ def run_cell(
     stop: Callable[[], bool] = lambda: False,
     on_record: OnRecord = lambda record: None,
 ) -> CellStatus:
-    """Run one cell unless it is finished; failures end up in its status, not in an exception.
+    """Run one cell unless it is settled; failures end up in its status, not in an exception.
 
     A cell that was interrupted goes on from its resume point, or starts again from its beginning, with the same
     records in the end.
@@ -58,7 +58,7 @@ def run_cell(
         Stopped: `stop` said so.
     """
     with CellFolder(cell, data=prepared.fingerprint, call=call, sinks=[Tracker(cell)]) as folder:
-        if folder.status is not None and folder.status.is_final:
+        if folder.status is not None and folder.status.is_settled(call):
             return folder.status
         torch.set_num_threads(cell.config.cpu_threads)
         try:

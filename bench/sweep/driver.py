@@ -7,6 +7,7 @@ import uuid
 from collections.abc import Callable, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from rich.console import Console
 from bench.cells.cell import Cell
 from bench.cells.tracking import check_login
 from bench.checked import ConfigError
-from bench.claims import is_claimed
+from bench.claims import is_claimed, server_time
 from bench.data.prepared import Prepared
 from bench.records import DONE, RECORDS_FILE, cell_view, read_records
 from bench.sweep.compose import SweepRequest, launch_with_hydra
@@ -40,9 +41,11 @@ def run_sweep(request: SweepRequest, console: Console) -> int:
     """
     cells = plan_cells(request.jobs)
     check_login(cells[0].config)
-    sweep_dir, call = cells[0].sweep_dir, new_call()
+    sweep_dir = cells[0].sweep_dir
+    call = ""  # of a call that has nothing to do
     if not is_planned(sweep_dir, cells) or not all(cell.is_finished for cell in cells):
-        write_plan(sweep_dir, cells, prepare_cells(cells, progress_to(console)), typed_command(), call)
+        prepared, call = prepare_cells(cells, progress_to(console)), new_call(sweep_dir)
+        write_plan(sweep_dir, cells, prepared, typed_command(), call)
     pending = [cell for cell in cells if not cell.is_finished]
     console.print(
         f"{sweep_dir}: {len(cells)} cells, {len(cells) - len(pending)} finished, {len(pending)} to run",
@@ -56,9 +59,11 @@ def run_sweep(request: SweepRequest, console: Console) -> int:
     return _conclude(sweep_dir, cells, console)
 
 
-def new_call() -> str:
-    """Id of one call of a driver: its time, readable, and enough chance to be the only one."""
-    return f"{time.strftime('%Y%m%dT%H%M%S')}-{uuid.uuid4().hex[:6]}"
+def new_call(sweep_dir: Path) -> str:
+    """Id of one call of a driver: its time, so that later ones compare as greater, and chance to be the only one;
+    `sweep_dir` is there, and gives the clock."""
+    now = datetime.fromtimestamp(server_time(sweep_dir), UTC)  # one clock, whichever machine the call is made on
+    return f"{now:%Y%m%dT%H%M%S.%f}-{uuid.uuid4().hex[:6]}"
 
 
 def prepare_cells(cells: Sequence[Cell], progress: Callable[[str], None]) -> dict[str, Prepared]:

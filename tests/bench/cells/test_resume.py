@@ -235,21 +235,21 @@ def test_a_cell_that_kills_its_workers_is_given_up_with_what_is_known(make_cell,
     prepared_for(cell)
     cell.directory.mkdir(parents=True)
     for death in (1, 2):
-        dead_owner(cell.directory, call="now")
+        dead_owner(cell.directory, call="1")
         if death == 1:
             records.write_status(cell.directory, a_status(cell))
             with pytest.raises(Stopped):
-                run(cell, call="now", stop=stop_after(0))
+                run(cell, call="1", stop=stop_after(0))
             shutil.rmtree(cell.directory / "resume")
     (cell.sweep_dir / "workers").mkdir()
     dead = records.read_status(cell.directory).deaths[0]
     note = {"host": dead["host"], "pid": dead["pid"], "signal": "SIGKILL", "largest_worker_mb": 812}
     (cell.sweep_dir / "workers" / "deaths.jsonl").write_text(json.dumps(note) + "\n")
-    status = run(cell, pytest.fail, call="now")
+    status = run(cell, pytest.fail, call="1")
     assert (status.state, status.is_final) == ("failed", False)
     assert "its worker was killed 2 times while it ran" in status.error
     assert "ended by SIGKILL (the largest worker so far took 812 MB)" in status.error
-    assert run(cell, call="later").state == "done", "another call tries again"
+    assert run(cell, call="2").state == "done", "another call tries again"
 
 
 def a_status(cell):
