@@ -5,6 +5,7 @@ import sys
 from collections.abc import Callable
 from types import FrameType
 
+from bench.claims import ClaimLost
 from bench.records import DamagedRecord
 from gold_rm.errors import UserError
 
@@ -15,10 +16,11 @@ def run_with_messages(action: Callable[[], int]) -> int:
     """Call `action` and return its exit status; what the user can mend becomes one message and status 2."""
     # As Ctrl-C does: workers are ended, claims and temporary files given up.
     for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, _interrupt)
+        if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup has asked for
+            signal.signal(number, _interrupt)
     try:
         return action()
-    except (UserError, DamagedRecord) as error:
+    except (UserError, DamagedRecord, ClaimLost) as error:
         _fail(str(error))
     except OSError as error:
         _fail(f"{error.strerror or error}: {error.filename or 'while reading or writing'}")
