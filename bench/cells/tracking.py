@@ -28,6 +28,7 @@ WANDB_DIR = "wandb"
 _CHARTED = {
     name for name, metric in METRICS.items() if metric.group not in (IDENTITY, PROVENANCE, LABELS)
 } | {"step", "label_probability", "wall_s"}  # fmt: skip
+_SECONDS_TO_ANSWER = 60.0  # of the server; what it has not got by then is on disk, for `wandb sync`
 _PROVENANCE = ("gold_model", "preferences", "reference", "git_commit", "method", "variant", "strength")
 
 
@@ -96,7 +97,14 @@ class Tracker:
             # Without this, all cells of a worker would end up in its first run.
             reinit="finish_previous",
             resume="allow" if settings.mode == "online" else None,
-            settings=wandb.Settings(silent=True, console="off", x_disable_stats=True, init_timeout=60),
+            settings=wandb.Settings(
+                silent=True,
+                console="off",
+                x_disable_stats=True,
+                init_timeout=_SECONDS_TO_ANSWER,
+                finish_timeout=_SECONDS_TO_ANSWER,
+                finish_timeout_raises=True,
+            ),
         )
         run.define_metric("step")
         run.define_metric("*", step_metric="step")
