@@ -40,6 +40,7 @@ from bench.records import (
     append_record,
     append_steps,
     read_status,
+    remove_temporaries,
     write_atomically,
     write_status,
 )  # fmt: skip
@@ -76,9 +77,7 @@ class CellFolder:
         recorded: what the cell has recorded so far, this attempt and what it goes on from.
     """
 
-    def __init__(
-        self, cell: Cell, *, data: str = "", call: str | None = None, sinks: Sequence[Sink] = ()
-    ) -> None:
+    def __init__(self, cell: Cell, *, data: str = "", call: str | None = None, sinks: Sequence[Sink] = ()) -> None:
         """Claim the folder, creating it.
 
         Args:
@@ -127,6 +126,11 @@ class CellFolder:
         return self.status
 
     @property
+    def has_begun(self) -> bool:
+        """Whether `begin` has got as far as the status, which is where an error can be kept."""
+        return self._started
+
+    @property
     def elapsed_s(self) -> float:
         """Seconds spent on the cell, over all attempts that this one goes on from."""
         return self._running.earlier_s + time.time() - self._running.started_at
@@ -143,7 +147,8 @@ class CellFolder:
             That point; None where the cell starts from its beginning, of which nothing was left.
         """
         self._claim.require_held()
-        point = self._read_resume_point()
+        remove_temporaries(self.path)
+        point, unreadable = self._read_resume_point()
         step, earlier_s = (0, 0.0) if point is None else (point.step, point.elapsed_s)
         write_cell_config(self.cell)
         now, before = time.time(), self.status
@@ -155,7 +160,7 @@ class CellFolder:
             earlier_s=earlier_s, resumed_from=step, deaths=deaths, call=self._call,
         )  # fmt: skip
         if before is not None:
-            warnings = before.warnings if point is not None else ()
+            warnings = before.warnings if point is not None else unreadable
             deaths = (*before.deaths, *deaths)
             self.status = replace(self.status, attempts=before.attempts + 1, warnings=warnings, deaths=deaths)
         write_status(self.path, self.status)
@@ -175,13 +180,16 @@ class CellFolder:
         told = "; ".join(f"{d['host']}, pid {d['pid']}{known.get((d['host'], d['pid']), '')}" for d in same)
         return f"its worker was killed {len(same)} times while it ran ({told})"
 
-    def _read_resume_point(self) -> ResumePoint | None:
+    def _read_resume_point(self) -> tuple[ResumePoint | None, tuple[str, ...]]:
+        """The resume point, with the folder taken back to it; or None, and what could not be read."""
         try:
             point = read_resume_point(self.path, self._origin)
             self.recorded = take_all_back(self.path) if point is None else take_back(self.path, point.step)
-        except (DamagedRecord, OSError, ValueError):  # the cell itself is all that is needed to run it again
-            point, self.recorded = None, take_all_back(self.path)
-        return point
+        # The cell itself is all that is needed to run it again. (TypeError: steps of another version.)
+        except (DamagedRecord, OSError, ValueError, KeyError, TypeError) as error:
+            self.recorded = take_all_back(self.path)
+            return None, (f"started from the beginning, as the resume point is of no use: {error}",)
+        return point, ()
 
     def add_step(self, metrics: StepMetrics) -> None:
         """Keep a training step; it reaches the disk with the next checkpoint or resume point."""

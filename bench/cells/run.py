@@ -56,6 +56,7 @@ def run_cell(
         ClaimLost: the cell was taken over by another process, as this one had been stopped for long.
         DamagedArtifact: what was prepared is not there, or is something else.
         Stopped: `stop` said so.
+        OSError: the folder cannot be written.
     """
     with CellFolder(cell, data=prepared.fingerprint, call=call, sinks=[Tracker(cell)]) as folder:
         if folder.status is not None and folder.status.is_settled(call):
@@ -71,6 +72,8 @@ def run_cell(
             raise
         # Whatever a cell dies of, the sweep goes on; the error is kept with the cell and shown by bench.status.
         except Exception as error:
+            if not folder.has_begun:
+                raise
             folder.fail(error, diverged=isinstance(error, NonFiniteLoss))
         assert folder.status is not None
         return folder.status

@@ -12,7 +12,7 @@ from bench.checked import ConfigError, fingerprint_of
 from bench.claims import hold
 from bench.config import CellConfig, cell_config
 from bench.data.prepared import Prepared
-from bench.records import PLAN_FILE, DamagedRecord, read_plan, read_status, write_json
+from bench.records import PLAN_FILE, DamagedRecord, read_plan, read_status, remove_temporaries, write_json
 from bench.sweep.compose import Job
 
 
@@ -76,6 +76,7 @@ def write_plan(
         plan |= {"sweep": sweep_dir.name, "command": list(command), "cells": list(rows.values())}
         if plan != before or not all(cell.is_finished for cell in cells):
             claim.require_held()
+            remove_temporaries(sweep_dir, PLAN_FILE)
             called = {cell.name: max(call, plan["called"].get(cell.name, call)) for cell in cells}
             write_json(sweep_dir / PLAN_FILE, plan | {"call": call, "called": plan["called"] | called})
 

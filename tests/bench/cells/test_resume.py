@@ -147,6 +147,18 @@ def test_a_resume_point_without_what_it_stands_on_is_not_taken_up(make_cell, smo
     file.write_bytes(file.read_bytes()[:20])
     status = run(cell)
     assert (status.state, status.resumed_from) == ("done", 0)
+    assert "started from the beginning, as the resume point is of no use" in status.warnings[0]
+    assert_same(cell, smooth)
+
+
+def test_training_steps_of_another_version_are_not_gone_on_from(make_cell, smooth):
+    cell = make_cell("other-version")
+    with pytest.raises(Stopped):
+        run(cell, stop=stop_after(3))
+    file = cell.directory / "training.jsonl"
+    file.write_text(file.read_text().replace('"rho"', '"rho_nats"'))
+    status = run(cell)
+    assert (status.state, status.resumed_from) == ("done", 0)
     assert_same(cell, smooth)
 
 
