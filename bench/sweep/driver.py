@@ -18,7 +18,7 @@ from bench.cells.tracking import check_login
 from bench.checked import ConfigError
 from bench.claims import is_claimed, server_time
 from bench.data.prepared import Prepared
-from bench.records import DONE, RECORDS_FILE, cell_view, read_records
+from bench.records import DONE, RECORDS_FILE, WORKERS_DIR, cell_view, read_records
 from bench.sweep.compose import SweepRequest, launch_with_hydra
 from bench.sweep.local import LocalWorkers, WorkersKilled
 from bench.sweep.plan import is_left, is_planned, plan_cells, write_plan
@@ -116,7 +116,8 @@ def _run(
         idle_rounds = idle_rounds + 1 if len(waiting) == before else 0
         before = len(waiting)
         if idle_rounds == _MOST_IDLE_ROUNDS:
-            console.print("workers end without finishing a cell; giving up", style="red", highlight=False)
+            said = f"workers end without finishing a cell; giving up. What they say: {sweep_dir / WORKERS_DIR}"
+            console.print(said, style="red", highlight=False, soft_wrap=True)
             return
         try:
             if request.launcher == LOCAL:
