@@ -48,7 +48,7 @@ def work(
         report: told of every cell that was run.
     Raises:
         DamagedRecord, DamagedArtifact: plan or prepared data cannot be read.
-        ConfigError: a cell's directory was made with another configuration, or this machine lacks the device or a W&B key.
+        ConfigError: a cell's directory was made with another configuration, or lacks device or W&B key here.
     """
     cache, work = InputCache(), Work()
     with stop.listening():
