@@ -38,14 +38,19 @@ def check_login(config: CellConfig) -> None:
     The server is not asked whether the key is valid: one that is down must cost no cell.
 
     Raises:
-        ConfigError: no API key in the environment, in W&B's settings or in netrc.
+        ConfigError: no API key in the environment, in W&B's settings or in netrc; or settings that W&B refuses.
     """
     if config.tracking.wandb.mode != "online":
         return
     import wandb
 
     # wandb.login(prompt=False) would ask the server, for as long as it takes.
-    settings = wandb.setup().settings
+    try:
+        settings = wandb.setup().settings
+    except (ValueError, wandb.errors.Error) as error:  # such as WANDB_MODE= in the environment
+        raise ConfigError(
+            f"tracking.wandb.mode=online: W&B refuses its settings ({' '.join(str(error).split())})"
+        ) from error
     if not (settings.api_key or settings.identity_token_file or _has_netrc_key(settings.base_url)):
         raise ConfigError(
             "tracking.wandb.mode=online: no API key; run `wandb login`, set WANDB_API_KEY, or use "

@@ -77,23 +77,48 @@ def test_model_directories_that_cannot_serve(run, tmp_path):
     assert not list((tmp_path / "runs").glob("*/*/status.json"))
 
 
+@pytest.fixture
+def restored():
+    """Signal handlers are put back afterwards."""
+    numbers = (signal.SIGINT, signal.SIGHUP, signal.SIGTERM)
+    before = [signal.getsignal(number) for number in numbers]
+    yield
+    for number, handler in zip(numbers, before, strict=True):
+        signal.signal(number, handler)
+
+
 @pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGTERM])
-def test_a_signal_that_is_ignored_stays_so(number):
+def test_a_signal_that_is_ignored_stays_so(number, restored):
     """As by nohup: the terminal is closed, and the sweep goes on."""
-    before = signal.signal(number, signal.SIG_IGN)
-    try:
-        stop = StopRequest()
+    signal.signal(number, signal.SIG_IGN)
+    stop = StopRequest()
 
-        def action():
-            with stop.listening():
-                os.kill(os.getpid(), number)
-            return 7
+    def action():
+        with stop.listening():
+            os.kill(os.getpid(), number)
+        return 7
 
-        assert run_with_messages(action) == 7
-        assert not stop()
-        assert signal.getsignal(number) is signal.SIG_IGN
-    finally:
-        signal.signal(number, before)
+    assert run_with_messages(action) == 7
+    assert not stop()
+    assert signal.getsignal(number) is signal.SIG_IGN
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP, signal.SIGTERM])
+def test_what_a_library_makes_of_an_interrupt_is_still_one(capsys, number, restored):
+    def action():
+        try:
+            os.kill(os.getpid(), number)
+        except BaseException as error:
+            raise ModuleNotFoundError("could not import") from error
+        return 0
+
+    assert run_with_messages(action) == 130
+    assert capsys.readouterr().err.startswith("interrupted: ")
+
+
+def test_an_error_of_ours_is_not_hidden(restored):
+    with pytest.raises(ZeroDivisionError):
+        run_with_messages(lambda: 1 // 0)
 
 
 def test_a_lost_claim_is_one_message(capsys, tmp_path):
