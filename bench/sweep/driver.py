@@ -103,8 +103,10 @@ def _check_data(cell: Cell, prepared: Prepared) -> None:
 def _run(
     request: SweepRequest, sweep_dir: Path, pending: Sequence[Cell], call: str, workers: int, console: Console
 ) -> None:
-    """Start workers until every cell has had its turn, in rounds: a worker that is killed takes its round along."""
-    idle_rounds, before = 0, len(pending) + 1
+    """Start workers until every cell has had its turn, in rounds: a worker of joblib's that is killed takes its round
+    along. The cells of such a round are then run one by one, so that only the one that kills its worker does it twice.
+    """
+    idle_rounds, before, is_broken = 0, len(pending) + 1, False
 
     def left() -> list[Cell]:
         return [cell for cell in pending if is_left(cell, call)]
@@ -123,22 +125,24 @@ def _run(
             if request.launcher == LOCAL:
                 LocalWorkers(sweep_dir, call, min(workers, len(waiting)), _warn_on(console)).run(lambda: len(left()))
             else:
-                task = partial(_work_for_hydra, sweep_dir.resolve(), call, os.getpid())
-                launch_with_hydra(request.fixed, task, min(workers, len(waiting)))
+                jobs, max_cells = (1, workers) if is_broken else (min(workers, len(waiting)), None)
+                task = partial(_work_for_hydra, sweep_dir.resolve(), call, os.getpid(), max_cells)
+                launch_with_hydra(request.fixed, task, jobs)
+            is_broken = False
         except BrokenProcessPool:  # joblib's: when one of its workers is killed, the others end with it
-            continue
+            is_broken = True
         except WorkersKilled as error:
             console.print(str(error), style="red", highlight=False, soft_wrap=True)
             return
 
 
-def _work_for_hydra(sweep_dir: Path, call: str, driver_pid: int) -> None:
+def _work_for_hydra(sweep_dir: Path, call: str, driver_pid: int, max_cells: int | None) -> None:
     """A job of a Hydra launcher: a worker, in the driver's process, in a child of it, or far away."""
     from bench.sweep.stopping import StopRequest
     from bench.sweep.workers import work
 
     stop = StopRequest(driver_pid=driver_pid if os.getppid() == driver_pid else None)
-    work(sweep_dir, stop, call=call)
+    work(sweep_dir, stop, call=call, max_cells=max_cells)
     if stop.by_signal and os.getpid() == driver_pid:
         raise KeyboardInterrupt
 
