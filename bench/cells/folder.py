@@ -19,6 +19,7 @@ from bench.cells.cell import Cell
 from bench.cells.resume import ResumePoint, read_resume_point, write_resume_point
 from bench.cells.settings import check_cell_config, write_cell_config
 from bench.cells.stored import Recorded, take_all_back, take_back
+from bench.checked import fingerprint_of
 from bench.claims import try_claim
 from bench.records import (
     DEATHS_FILE,
@@ -39,6 +40,7 @@ from bench.records import (
     append_record,
     append_steps,
     read_status,
+    remove_temporaries,
     write_atomically,
     write_status,
 )  # fmt: skip
@@ -75,10 +77,11 @@ class CellFolder:
         recorded: what the cell has recorded so far, this attempt and what it goes on from.
     """
 
-    def __init__(self, cell: Cell, *, call: str | None = None, sinks: Sequence[Sink] = ()) -> None:
+    def __init__(self, cell: Cell, *, data: str = "", call: str | None = None, sinks: Sequence[Sink] = ()) -> None:
         """Claim the folder, creating it.
 
         Args:
+            data: fingerprint of what the cell stands on; a resume point from other data is not taken up.
             call: of the driver that started this process.
         Raises:
             CellBusy: somebody alive holds it.
@@ -90,6 +93,7 @@ class CellFolder:
         if claim is None:
             raise CellBusy(f"{cell.name} is being worked on by another process")
         self._claim, self._call = claim, call
+        self._origin = fingerprint_of([cell.config.fingerprint, data])
         try:
             check_cell_config(cell)
             self.status = read_status(cell.directory)
@@ -122,6 +126,11 @@ class CellFolder:
         return self.status
 
     @property
+    def has_begun(self) -> bool:
+        """Whether `begin` has got as far as the status, which is where an error can be kept."""
+        return self._started
+
+    @property
     def elapsed_s(self) -> float:
         """Seconds spent on the cell, over all attempts that this one goes on from."""
         return self._running.earlier_s + time.time() - self._running.started_at
@@ -138,7 +147,8 @@ class CellFolder:
             That point; None where the cell starts from its beginning, of which nothing was left.
         """
         self._claim.require_held()
-        point = self._read_resume_point()
+        remove_temporaries(self.path)
+        point, unreadable = self._read_resume_point()
         step, earlier_s = (0, 0.0) if point is None else (point.step, point.elapsed_s)
         write_cell_config(self.cell)
         now, before = time.time(), self.status
@@ -150,7 +160,7 @@ class CellFolder:
             earlier_s=earlier_s, resumed_from=step, deaths=deaths, call=self._call,
         )  # fmt: skip
         if before is not None:
-            warnings = before.warnings if point is not None else ()
+            warnings = before.warnings if point is not None else unreadable
             deaths = (*before.deaths, *deaths)
             self.status = replace(self.status, attempts=before.attempts + 1, warnings=warnings, deaths=deaths)
         write_status(self.path, self.status)
@@ -170,13 +180,16 @@ class CellFolder:
         told = "; ".join(f"{d['host']}, pid {d['pid']}{known.get((d['host'], d['pid']), '')}" for d in same)
         return f"its worker was killed {len(same)} times while it ran ({told})"
 
-    def _read_resume_point(self) -> ResumePoint | None:
+    def _read_resume_point(self) -> tuple[ResumePoint | None, tuple[str, ...]]:
+        """The resume point, with the folder taken back to it; or None, and what could not be read."""
         try:
-            point = read_resume_point(self.path, self.cell.config.fingerprint)
+            point = read_resume_point(self.path, self._origin)
             self.recorded = take_all_back(self.path) if point is None else take_back(self.path, point.step)
-        except (DamagedRecord, OSError, ValueError):  # the cell itself is all that is needed to run it again
-            point, self.recorded = None, take_all_back(self.path)
-        return point
+        # The cell itself is all that is needed to run it again. (TypeError: steps of another version.)
+        except (DamagedRecord, OSError, ValueError, KeyError, TypeError) as error:
+            self.recorded = take_all_back(self.path)
+            return None, (f"started from the beginning, as the resume point is of no use: {error}",)
+        return point, ()
 
     def add_step(self, metrics: StepMetrics) -> None:
         """Keep a training step; it reaches the disk with the next checkpoint or resume point."""
@@ -201,7 +214,7 @@ class CellFolder:
         self._claim.require_held()
         self._write_steps()
         point = ResumePoint(step, self.elapsed_s, dict(state))
-        write_resume_point(self.path, point, self.cell.config.fingerprint)
+        write_resume_point(self.path, point, self._origin)
 
     def save_policy(self, name: str, write: Callable[[Path], None]) -> None:
         """Let `write` fill ``policy/<name>`` (``policy`` itself for an empty name), in place of an earlier one."""

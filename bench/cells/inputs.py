@@ -63,7 +63,7 @@ class InputCache:
     def start(self, prepared: Prepared, config: CellConfig) -> SampleEvaluation:
         """π_ref, measured on the samples of step 0, which cells that differ in loss or β only have in common."""
         shared = self.shared(prepared, config)
-        key = (config.seed, config.world.max_new_tokens, config.evaluation.batch_size)
+        key = (config.seed, config.world.max_new_tokens, config.evaluation.batch_size, config.cpu_threads)
         if key not in self._starts:
             self._starts[key] = evaluate_samples(
                 shared.reference,

@@ -26,21 +26,21 @@ class ResumePoint(NamedTuple):
     tensors: dict[str, Tensor]
 
 
-def write_resume_point(cell_dir: Path, point: ResumePoint, config: str) -> None:
+def write_resume_point(cell_dir: Path, point: ResumePoint, origin: str) -> None:
     """Write a resume point in place of an earlier one.
 
     Args:
-        config: fingerprint of the cell's configuration, without which the point is not taken up.
+        origin: fingerprint of the cell's configuration and data, without which the point is not taken up.
     """
     path = cell_dir / RESUME_DIR / _STATE_FILE
     path.parent.mkdir(exist_ok=True)
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in point.tensors.items()}
-    about = {"config": config, "step": str(point.step), "elapsed_s": repr(point.elapsed_s)}
+    about = {"origin": origin, "step": str(point.step), "elapsed_s": repr(point.elapsed_s)}
     write_atomically(path, lambda temporary: save_file(tensors, temporary, metadata=about), to_disk=True)
 
 
-def read_resume_point(cell_dir: Path, config: str) -> ResumePoint | None:
-    """The cell's resume point; None if there is none, or it is another configuration's.
+def read_resume_point(cell_dir: Path, origin: str) -> ResumePoint | None:
+    """The cell's resume point; None if there is none, or it is of another origin.
 
     Raises:
         DamagedRecord: the file is not what was written.
@@ -51,7 +51,7 @@ def read_resume_point(cell_dir: Path, config: str) -> ResumePoint | None:
     try:
         with safe_open(path, framework="pt") as stored:
             about = stored.metadata()
-            if about["config"] != config:
+            if about.get("origin") != origin:
                 return None
             tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118  it is no mapping
             return ResumePoint(int(about["step"]), float(about["elapsed_s"]), tensors)

@@ -14,6 +14,7 @@ from bench.cells.measure import Measurement
 from bench.cells.saving import SavedPolicies
 from bench.cells.tracking import Tracker
 from bench.claims import ClaimLost
+from bench.data.artifacts import DamagedArtifact
 from bench.data.prepared import Prepared
 from bench.methods import METHODS, Trainer, TrainingInputs
 from bench.methods.trainer import NonFiniteLoss
@@ -39,7 +40,7 @@ def run_cell(
     stop: Callable[[], bool] = lambda: False,
     on_record: OnRecord = lambda record: None,
 ) -> CellStatus:
-    """Run one cell unless it is finished; failures end up in its status, not in an exception.
+    """Run one cell unless it is settled; failures end up in its status, not in an exception.
 
     A cell that was interrupted goes on from its resume point, or starts again from its beginning, with the same
     records in the end.
@@ -53,10 +54,12 @@ def run_cell(
         CellBusy: another process holds the cell.
         ConfigError: the directory was made with another configuration.
         ClaimLost: the cell was taken over by another process, as this one had been stopped for long.
+        DamagedArtifact: what was prepared is not there, or is something else.
         Stopped: `stop` said so.
+        OSError: the folder cannot be written.
     """
-    with CellFolder(cell, call=call, sinks=[Tracker(cell)]) as folder:
-        if folder.status is not None and folder.status.is_final:
+    with CellFolder(cell, data=prepared.fingerprint, call=call, sinks=[Tracker(cell)]) as folder:
+        if folder.status is not None and folder.status.is_settled(call):
             return folder.status
         torch.set_num_threads(cell.config.cpu_threads)
         try:
@@ -64,10 +67,13 @@ def run_cell(
                 measure_imported(folder, prepared, cache)
             else:
                 _Run(folder, prepared, cache, stop, on_record).execute()
-        except (Stopped, ClaimLost):
+        # What this machine lacks, another may have: the cell is given back.
+        except (Stopped, ClaimLost, DamagedArtifact):
             raise
         # Whatever a cell dies of, the sweep goes on; the error is kept with the cell and shown by bench.status.
         except Exception as error:
+            if not folder.has_begun:
+                raise
             folder.fail(error, diverged=isinstance(error, NonFiniteLoss))
         assert folder.status is not None
         return folder.status

@@ -28,6 +28,7 @@ WANDB_DIR = "wandb"
 _CHARTED = {
     name for name, metric in METRICS.items() if metric.group not in (IDENTITY, PROVENANCE, LABELS)
 } | {"step", "label_probability", "wall_s"}  # fmt: skip
+_SECONDS_TO_ANSWER = 60.0  # of the server; what it has not got by then is on disk, for `wandb sync`
 _PROVENANCE = ("gold_model", "preferences", "reference", "git_commit", "method", "variant", "strength")
 
 
@@ -37,14 +38,19 @@ def check_login(config: CellConfig) -> None:
     The server is not asked whether the key is valid: one that is down must cost no cell.
 
     Raises:
-        ConfigError: no API key in the environment, in W&B's settings or in netrc.
+        ConfigError: no API key in the environment, in W&B's settings or in netrc; or settings that W&B refuses.
     """
     if config.tracking.wandb.mode != "online":
         return
     import wandb
 
     # wandb.login(prompt=False) would ask the server, for as long as it takes.
-    settings = wandb.setup().settings
+    try:
+        settings = wandb.setup().settings
+    except (ValueError, wandb.errors.Error) as error:  # such as WANDB_MODE= in the environment
+        raise ConfigError(
+            f"tracking.wandb.mode=online: W&B refuses its settings ({' '.join(str(error).split())})"
+        ) from error
     if not (settings.api_key or settings.identity_token_file or _has_netrc_key(settings.base_url)):
         raise ConfigError(
             "tracking.wandb.mode=online: no API key; run `wandb login`, set WANDB_API_KEY, or use "
@@ -96,7 +102,14 @@ class Tracker:
             # Without this, all cells of a worker would end up in its first run.
             reinit="finish_previous",
             resume="allow" if settings.mode == "online" else None,
-            settings=wandb.Settings(silent=True, console="off", x_disable_stats=True, init_timeout=60),
+            settings=wandb.Settings(
+                silent=True,
+                console="off",
+                x_disable_stats=True,
+                init_timeout=_SECONDS_TO_ANSWER,
+                finish_timeout=_SECONDS_TO_ANSWER,
+                finish_timeout_raises=True,
+            ),
         )
         run.define_metric("step")
         run.define_metric("*", step_metric="step")

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from bench.checked import fingerprint_of
 from bench.data.artifacts import Artifact, DamagedArtifact, verify
 from bench.data.sources import verify_sources
 from gold_rm.fingerprint import fingerprint_of_model
@@ -30,6 +31,11 @@ class Prepared:
     def gold_dir(self) -> Path:
         return gold_directory(self.gold)
 
+    @property
+    def fingerprint(self) -> str:
+        """12 hex digits over the content of everything, wherever it lies."""
+        return fingerprint_of([getattr(self, name).fingerprint for name in _ARTIFACTS])
+
     def verify(self) -> None:
         """Check that everything is still what was prepared.
 
@@ -38,6 +44,8 @@ class Prepared:
         """
         for name in _ARTIFACTS:
             planned = getattr(self, name)
+            if not planned.path.is_dir():
+                raise DamagedArtifact(f"{name} {planned.path}: not there, and the sweep was planned on it")
             ready_gold = name == "gold" and self.gold_dir == planned.path
             found = fingerprint_of_model(planned.path) if ready_gold else verify(planned.path).fingerprint
             if found != planned.fingerprint:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import uuid
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -54,7 +55,8 @@ def write_atomically(path: Path, write: Callable[[Path], object], *, to_disk: bo
     Args:
         to_disk: force it to disk before that, which takes milliseconds: a machine that goes down leaves the old file.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    # Not the process's id: containers that share a file system have the same ones.
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
     try:
         write(temporary)
         if to_disk:
@@ -63,6 +65,13 @@ def write_atomically(path: Path, write: Callable[[Path], object], *, to_disk: bo
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def remove_temporaries(directory: Path, name: str = "*") -> None:
+    """Remove what processes that were killed in `write_atomically` have left of `name`; nobody may be writing it."""
+    for path in directory.glob(f".{name}.*.tmp"):
+        if not path.name.startswith(".claim-"):
+            path.unlink(missing_ok=True)
 
 
 def read_json(path: Path, what: str, advice: str) -> dict[str, Any]:

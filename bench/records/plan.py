@@ -7,9 +7,11 @@
               lr, and every further key that it is named by
     settings  by name, a full configuration as nested mappings
     prepared  by name, what the driver has built: paths (relative to the sweep's directory) and fingerprints
+    call      id of the call that planned last; later ones compare as greater
+    called    by cell, the latest call that asked for it
     jobs      by cell, what a worker needs to run it: `settings` and `prepared` (names), `changes` (dotted keys)
 
-Plans from before there were workers have no settings, prepared and jobs.
+Plans from before there were workers have no settings, prepared, jobs, call and called.
 """
 
 from pathlib import Path
@@ -25,7 +27,7 @@ def empty_plan(sweep: str) -> dict[str, Any]:
     """A plan without cells."""
     return {
         "schema": SCHEMA_VERSION, "sweep": sweep, "command": [], "cells": [],
-        "settings": {}, "prepared": {}, "jobs": {},
+        "settings": {}, "prepared": {}, "jobs": {}, "called": {},
     }  # fmt: skip
 
 

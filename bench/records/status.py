@@ -27,7 +27,7 @@ class CellStatus:
         earlier_s: time that earlier attempts spent up to where this one went on.
         resumed_from: step at which this attempt went on; 0 from the beginning.
         deaths: workers that died while they held the cell: host, pid, call, and the step they had begun from.
-        call: of the driver under which this attempt ran; a cell that failed under one is not tried again by it.
+        call: of the driver under which this attempt ran; see `is_settled`. Later calls compare as greater.
     """
 
     state: str
@@ -51,6 +51,11 @@ class CellStatus:
     def is_final(self) -> bool:
         """Done, or failed in a way that another attempt would repeat."""
         return self.state == DONE or (self.state == FAILED and self.diverged)
+
+    def is_settled(self, call: str | None) -> bool:
+        """Whether workers of `call` leave the cell: it is final, or has failed under this call or a later one."""
+        failed_under = self.call if self.state == FAILED else None
+        return self.is_final or (failed_under is not None and call is not None and failed_under >= call)
 
 
 _KNOWN = {each.name for each in fields(CellStatus)}

@@ -54,7 +54,7 @@ class SweepRequest:
         jobs: one per cell, as the sweep is spelt; two spellings of one value are two jobs here.
         launcher: name of the launcher, such as ``joblib``.
         launcher_settings: its settings.
-        fixed: overrides that are the same for every job, for `launch_with_hydra`.
+        fixed: configuration's name, and overrides that are the same for every job, for `launch_with_hydra`.
     """
 
     jobs: list[Job]
@@ -106,7 +106,8 @@ def compose_sweep(arguments: Sequence[str]) -> SweepRequest:
         chosen = OmegaConf.to_container(base.hydra.launcher, resolve=True)
         assert isinstance(chosen, dict)
         launcher = {str(key): value for key, value in chosen.items()}
-        return SweepRequest(jobs, base.hydra.runtime.choices["hydra/launcher"], launcher, tuple(map(str, fixed)))
+        chosen_by = (f"--config-name={name}", *map(str, fixed))
+        return SweepRequest(jobs, base.hydra.runtime.choices["hydra/launcher"], launcher, chosen_by)
 
 
 def launch_with_hydra(fixed: Iterable[str], task: Callable[[], None], count: int) -> None:

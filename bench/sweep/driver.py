@@ -7,6 +7,7 @@ import uuid
 from collections.abc import Callable, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
@@ -15,9 +16,9 @@ from rich.console import Console
 from bench.cells.cell import Cell
 from bench.cells.tracking import check_login
 from bench.checked import ConfigError
-from bench.claims import is_claimed
+from bench.claims import is_claimed, server_time
 from bench.data.prepared import Prepared
-from bench.records import DONE, RECORDS_FILE, cell_view, read_records
+from bench.records import DONE, RECORDS_FILE, WORKERS_DIR, cell_view, read_records
 from bench.sweep.compose import SweepRequest, launch_with_hydra
 from bench.sweep.local import LocalWorkers, WorkersKilled
 from bench.sweep.plan import is_left, is_planned, plan_cells, write_plan
@@ -41,9 +42,11 @@ def run_sweep(request: SweepRequest, console: Console) -> int:
     """
     cells = plan_cells(request.jobs)
     check_login(cells[0].config)
-    sweep_dir, call = cells[0].sweep_dir, new_call()
+    sweep_dir = cells[0].sweep_dir
+    call = ""  # of a call that has nothing to do
     if not is_planned(sweep_dir, cells) or not all(cell.is_finished for cell in cells):
-        write_plan(sweep_dir, cells, prepare_cells(cells, progress_to(console)), typed_command(), call)
+        prepared, call = prepare_cells(cells, progress_to(console)), new_call(sweep_dir)
+        write_plan(sweep_dir, cells, prepared, typed_command(), call)
     pending = [cell for cell in cells if not cell.is_finished]
     console.print(
         f"{sweep_dir}: {len(cells)} cells, {len(cells) - len(pending)} finished, {len(pending)} to run",
@@ -57,9 +60,11 @@ def run_sweep(request: SweepRequest, console: Console) -> int:
     return _conclude(sweep_dir, cells, console)
 
 
-def new_call() -> str:
-    """Id of one call of a driver: its time, readable, and enough chance to be the only one."""
-    return f"{time.strftime('%Y%m%dT%H%M%S')}-{uuid.uuid4().hex[:6]}"
+def new_call(sweep_dir: Path) -> str:
+    """Id of one call of a driver: its time, so that later ones compare as greater, and chance to be the only one;
+    `sweep_dir` is there, and gives the clock."""
+    now = datetime.fromtimestamp(server_time(sweep_dir), UTC)  # one clock, whichever machine the call is made on
+    return f"{now:%Y%m%dT%H%M%S.%f}-{uuid.uuid4().hex[:6]}"
 
 
 def prepare_cells(cells: Sequence[Cell], progress: Callable[[str], None]) -> dict[str, Prepared]:
@@ -99,8 +104,10 @@ def _check_data(cell: Cell, prepared: Prepared) -> None:
 def _run(
     request: SweepRequest, sweep_dir: Path, pending: Sequence[Cell], call: str, workers: int, console: Console
 ) -> None:
-    """Start workers until every cell has had its turn, in rounds: a worker that is killed takes its round along."""
-    idle_rounds, before = 0, len(pending) + 1
+    """Start workers until every cell has had its turn, in rounds: a worker of joblib's that is killed takes its round
+    along. The cells of such a round are then run one by one, so that only the one that kills its worker does it twice.
+    """
+    idle_rounds, before, is_broken = 0, len(pending) + 1, False
 
     def left() -> list[Cell]:
         return [cell for cell in pending if is_left(cell, call)]
@@ -112,28 +119,31 @@ def _run(
         idle_rounds = idle_rounds + 1 if len(waiting) == before else 0
         before = len(waiting)
         if idle_rounds == _MOST_IDLE_ROUNDS:
-            console.print("workers end without finishing a cell; giving up", style="red", highlight=False)
+            said = f"workers end without finishing a cell; giving up. What they say: {sweep_dir / WORKERS_DIR}"
+            console.print(said, style="red", highlight=False, soft_wrap=True)
             return
         try:
             if request.launcher == LOCAL:
                 LocalWorkers(sweep_dir, call, min(workers, len(waiting)), _warn_on(console)).run(lambda: len(left()))
             else:
-                task = partial(_work_for_hydra, sweep_dir.resolve(), call, os.getpid())
-                launch_with_hydra(request.fixed, task, min(workers, len(waiting)))
+                jobs, max_cells = (1, workers) if is_broken else (min(workers, len(waiting)), None)
+                task = partial(_work_for_hydra, sweep_dir.resolve(), call, os.getpid(), max_cells)
+                launch_with_hydra(request.fixed, task, jobs)
+            is_broken = False
         except BrokenProcessPool:  # joblib's: when one of its workers is killed, the others end with it
-            continue
+            is_broken = True
         except WorkersKilled as error:
             console.print(str(error), style="red", highlight=False, soft_wrap=True)
             return
 
 
-def _work_for_hydra(sweep_dir: Path, call: str, driver_pid: int) -> None:
+def _work_for_hydra(sweep_dir: Path, call: str, driver_pid: int, max_cells: int | None) -> None:
     """A job of a Hydra launcher: a worker, in the driver's process, in a child of it, or far away."""
     from bench.sweep.stopping import StopRequest
     from bench.sweep.workers import work
 
     stop = StopRequest(driver_pid=driver_pid if os.getppid() == driver_pid else None)
-    work(sweep_dir, stop, call=call)
+    work(sweep_dir, stop, call=call, max_cells=max_cells)
     if stop.by_signal and os.getpid() == driver_pid:
         raise KeyboardInterrupt
 

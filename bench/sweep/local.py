@@ -68,7 +68,8 @@ class LocalWorkers:
             "--driver-pid", str(os.getpid()),
         ]  # fmt: skip
         environment = {**dict.fromkeys(_THREADS, "1"), **os.environ}
-        with self._log(slot).open("wb") as log:
+        # Appended: another driver's worker, or one that was killed, may have something to say there.
+        with self._log(slot).open("ab") as log:
             self._processes[slot] = subprocess.Popen(
                 command, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT,
                 start_new_session=True,
@@ -87,7 +88,7 @@ class LocalWorkers:
                 self._say(f"worker {process.pid} ended with status {process.returncode}; see {self._log(slot)}")
             return
         if process.returncode < 0:
-            self._note_death(process.pid, signal.Signals(-process.returncode).name)
+            self._note_death(process.pid, _name_of(-process.returncode))
         left = cells_left()
         self._idle_deaths = self._idle_deaths + 1 if left == self._seen_done else 1
         self._seen_done = left
@@ -123,6 +124,13 @@ class LocalWorkers:
                     process.kill()
                     process.wait()
             self._processes = {}
+
+
+def _name_of(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:  # a real-time signal
+        return f"signal {number}"
 
 
 def _last_words(log: Path) -> str:

@@ -12,7 +12,7 @@ from bench.checked import ConfigError, fingerprint_of
 from bench.claims import hold
 from bench.config import CellConfig, cell_config
 from bench.data.prepared import Prepared
-from bench.records import FAILED, PLAN_FILE, DamagedRecord, read_plan, read_status, write_json
+from bench.records import PLAN_FILE, DamagedRecord, read_plan, read_status, remove_temporaries, write_json
 from bench.sweep.compose import Job
 
 
@@ -76,7 +76,9 @@ def write_plan(
         plan |= {"sweep": sweep_dir.name, "command": list(command), "cells": list(rows.values())}
         if plan != before or not all(cell.is_finished for cell in cells):
             claim.require_held()
-            write_json(sweep_dir / PLAN_FILE, plan | {"call": call})
+            remove_temporaries(sweep_dir, PLAN_FILE)
+            called = {cell.name: max(call, plan["called"].get(cell.name, call)) for cell in cells}
+            write_json(sweep_dir / PLAN_FILE, plan | {"call": call, "called": plan["called"] | called})
 
 
 def _job(cell: Cell, prepared: Prepared, plan: dict[str, Any]) -> dict[str, Any]:
@@ -92,9 +94,11 @@ def _job(cell: Cell, prepared: Prepared, plan: dict[str, Any]) -> dict[str, Any]
     return {"settings": common, "prepared": name, "changes": changes}
 
 
-def read_jobs(sweep_dir: Path) -> tuple[list[tuple[Cell, Prepared]], str]:
+def read_jobs(sweep_dir: Path, call: str | None = None) -> tuple[list[tuple[Cell, Prepared]], str]:
     """The cells of a planned sweep with what they stand on, and the id of the call that planned last.
 
+    Args:
+        call: only the cells that this call has asked for, or a later one, which the two then share.
     Raises:
         DamagedRecord: there is no plan, or it lacks what workers need.
     """
@@ -106,6 +110,8 @@ def read_jobs(sweep_dir: Path) -> tuple[list[tuple[Cell, Prepared]], str]:
         prepared = {name: Prepared.from_plan(parts, sweep_dir) for name, parts in plan["prepared"].items()}
         jobs = []
         for name, job in plan["jobs"].items():
+            if call is not None and plan["called"].get(name, plan["call"]) < call:
+                continue
             config = cell_config(_changed(plan["settings"][job["settings"]], job["changes"]))
             jobs.append((Cell(name, config, (), sweep_dir), prepared[job["prepared"]]))
         return jobs, str(plan["call"])
@@ -134,11 +140,9 @@ def is_planned(sweep_dir: Path, cells: Sequence[Cell]) -> bool:
 
 
 def is_left(cell: Cell, call: str) -> bool:
-    """Whether a cell still has to be run: not finished, and not failed under this call."""
+    """Whether a cell still has to be run by workers of this call; see `CellStatus.is_settled`."""
     try:
         status = read_status(cell.directory)
     except DamagedRecord:  # the status table shows it; running the cell again would destroy what is there
         return False
-    if status is None:
-        return True
-    return not status.is_final and not (status.state == FAILED and status.call == call)
+    return status is None or not status.is_settled(call)

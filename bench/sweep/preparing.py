@@ -1,10 +1,10 @@
 """Building what the cells of a sweep stand on, once: world, gold model, reference samples, preference data."""
 
 import json
-import os
 import shutil
 from collections.abc import Callable
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import pandas as pd
 
 from bench import worlds
 from bench.checked import ConfigError, build_checked
+from bench.claims import hold
 from bench.config import CellConfig, WorldConfig
 from bench.data.artifacts import Artifact, build_once
 from bench.data.preferences import FACTS_FILE, PAIRS_FILE, sample_pool, write_preferences
@@ -19,6 +20,7 @@ from bench.data.prepared import GOLD_DIR, Prepared, gold_directory
 from bench.data.reference_samples import SAMPLES_FILE, load_standardization, sample_reference
 from bench.policies.load import load_policy, resolve_device
 from bench.policies.policy import Policy
+from bench.records import remove_temporaries, write_atomically
 from bench.worlds import World
 from gold_rm.fingerprint import fingerprint_of_model
 from gold_rm.reward_model import GoldModel, load_gold_model
@@ -119,9 +121,9 @@ def publish(sweep_dir: Path, prepared: Prepared) -> None:
         (prepared.preferences.path / PAIRS_FILE, f"labels-{prepared.preferences.fingerprint}.parquet"),
     ):
         if not (sweep_dir / name).exists():
-            temporary = sweep_dir / f".{name}.{os.getpid()}.tmp"
-            shutil.copyfile(source, temporary)
-            temporary.replace(sweep_dir / name)
+            with hold(sweep_dir):
+                remove_temporaries(sweep_dir, name)
+                write_atomically(sweep_dir / name, partial(shutil.copyfile, source))
 
 
 def _build_world(root: Path, config: WorldConfig, progress: Progress) -> Artifact:

@@ -34,7 +34,8 @@ def run_cell_here(cell: Cell, console: Console) -> int:
     """
     check_cell_config(cell)
     check_login(cell.config)
-    prepared, call = prepare_cells([cell], progress_to(console)), new_call()
+    prepared = prepare_cells([cell], progress_to(console))
+    call = new_call(cell.sweep_dir)
     write_plan(cell.sweep_dir, [cell], prepared, typed_command(), call)
     console.print(str(cell.directory), highlight=False, soft_wrap=True)
     stop = StopRequest()

@@ -40,7 +40,8 @@ class StopRequest:
         if threading.current_thread() is not threading.main_thread():  # Python allows no other to set handlers
             yield
             return
-        before = {number: signal.signal(number, self._note) for number in STOP_SIGNALS}
+        heard = [number for number in STOP_SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]  # nohup, or `&`
+        before = {number: signal.signal(number, self._note) for number in heard}
         try:
             yield
         finally:

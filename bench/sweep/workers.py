@@ -1,5 +1,7 @@
 """A worker: claims the next unfinished cell of a planned sweep, runs it, and goes on until none is left."""
 
+import os
+import socket
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -8,8 +10,10 @@ from bench.cells.cell import Cell
 from bench.cells.folder import CellBusy
 from bench.cells.inputs import InputCache
 from bench.cells.run import Stopped, run_cell
+from bench.cells.tracking import check_login
 from bench.claims import ClaimLost, is_claimed
 from bench.data.prepared import Prepared
+from bench.policies.load import resolve_device
 from bench.records import DONE, CellStatus
 from bench.sweep.plan import is_left, read_jobs
 from bench.sweep.stopping import StopRequest
@@ -37,18 +41,19 @@ def work(
     """Run cells of a planned sweep until none is left that nobody else works on, or `stop` says so.
 
     Args:
-        call: of the driver; by default that of the plan, so that a cell that failed since it was planned is left.
+        call: of the driver, whose cells alone are run; None for those of every call. A cell that failed under the
+            driver's call, or in the other case since the last call, is left.
         device: in place of the one that was planned.
         max_cells: stop after so many.
         report: told of every cell that was run.
     Raises:
         DamagedRecord, DamagedArtifact: plan or prepared data cannot be read.
-        ConfigError: a cell's directory was made with another configuration.
+        ConfigError: a cell's directory was made with another configuration, or lacks device or W&B key here.
     """
     cache, work = InputCache(), Work()
     with stop.listening():
         while not stop() and (max_cells is None or len(work.done) + len(work.failed) < max_cells):
-            jobs, planned_call = read_jobs(sweep_dir)
+            jobs, planned_call = read_jobs(sweep_dir, call)
             this_call = call or planned_call
             status = _run_next(jobs, this_call, device, cache, stop)
             if status is None:
@@ -67,8 +72,13 @@ def _run_next(
             continue
         if device is not None:
             cell = replace(cell, config=replace(cell.config, device=device))
+        # Before the cell is claimed, which is not to blame for what this machine lacks.
+        resolve_device(cell.config.device)
+        check_login(cell.config)
         try:
-            return run_cell(cell, prepared, cache, call=call, stop=stop)
+            status = run_cell(cell, prepared, cache, call=call, stop=stop)
+            if (status.host, status.pid) == (socket.gethostname(), os.getpid()):
+                return status  # otherwise, another worker has settled the cell since we looked
         except (CellBusy, ClaimLost):  # another worker was faster, or has taken it over
             continue
         except Stopped:

@@ -1,5 +1,7 @@
 """Bad input on the real command line: one message that says what is wrong and what is allowed, and nothing written."""
 
+import os
+import signal
 import sys
 
 import pytest
@@ -7,6 +9,9 @@ from tiny_models import write_policy
 from tiny_world import POSITIONS, WORDS, write_gold
 
 from bench import train
+from bench.claims import hold
+from bench.messages import run_with_messages
+from bench.sweep.stopping import StopRequest
 
 
 @pytest.fixture
@@ -70,6 +75,61 @@ def test_model_directories_that_cannot_serve(run, tmp_path):
         assert (status, "Traceback" in said) == (2, False), said
         assert message in said
     assert not list((tmp_path / "runs").glob("*/*/status.json"))
+
+
+@pytest.fixture
+def restored():
+    """Signal handlers are put back afterwards."""
+    numbers = (signal.SIGINT, signal.SIGHUP, signal.SIGTERM)
+    before = [signal.getsignal(number) for number in numbers]
+    yield
+    for number, handler in zip(numbers, before, strict=True):
+        signal.signal(number, handler)
+
+
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGTERM])
+def test_a_signal_that_is_ignored_stays_so(number, restored):
+    """As by nohup: the terminal is closed, and the sweep goes on."""
+    signal.signal(number, signal.SIG_IGN)
+    stop = StopRequest()
+
+    def action():
+        with stop.listening():
+            os.kill(os.getpid(), number)
+        return 7
+
+    assert run_with_messages(action) == 7
+    assert not stop()
+    assert signal.getsignal(number) is signal.SIG_IGN
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP, signal.SIGTERM])
+def test_what_a_library_makes_of_an_interrupt_is_still_one(capsys, number, restored):
+    def action():
+        try:
+            os.kill(os.getpid(), number)
+        except BaseException as error:
+            raise ModuleNotFoundError("could not import") from error
+        return 0
+
+    assert run_with_messages(action) == 130
+    assert capsys.readouterr().err.startswith("interrupted: ")
+
+
+def test_an_error_of_ours_is_not_hidden(restored):
+    with pytest.raises(ZeroDivisionError):
+        run_with_messages(lambda: 1 // 0)
+
+
+def test_a_lost_claim_is_one_message(capsys, tmp_path):
+    def action():
+        with hold(tmp_path) as claim:
+            next(tmp_path.glob(".claim-*")).unlink()
+            claim.require_held()
+        return 0
+
+    assert run_with_messages(action) == 2
+    assert capsys.readouterr().err == f"error: {tmp_path} is not held any more; now it is free\n"
 
 
 def test_a_directory_of_another_configuration_is_refused_and_kept(run, tmp_path):

@@ -81,6 +81,13 @@ def test_few_starts_are_kept(cache, make_cell):
     assert len(cache._starts) == 16
 
 
+def test_cells_that_round_differently_share_no_start(cache, make_cell):
+    for threads in (1, 2):
+        cell = make_cell(cpu_threads=threads)
+        cache.start(prepared_for(cell), cell.config)
+    assert len(cache._starts) == 2
+
+
 def test_a_model_that_was_exchanged_since_the_sweep_was_planned_is_refused(cache, tiny_world, tmp_path):
     gold = write_gold(tmp_path / "gold", seed=5)
     cell = tiny_world._replace(gold=gold, artifacts=tmp_path / "artifacts").cell(tmp_path / "runs")

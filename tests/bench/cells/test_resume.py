@@ -9,6 +9,8 @@ import pandas as pd
 import pytest
 import torch
 from running import prepared_for, run
+from safetensors import safe_open
+from tiny_world import write_gold
 
 import bench.cells.folder
 from bench import records
@@ -145,7 +147,40 @@ def test_a_resume_point_without_what_it_stands_on_is_not_taken_up(make_cell, smo
     file.write_bytes(file.read_bytes()[:20])
     status = run(cell)
     assert (status.state, status.resumed_from) == ("done", 0)
+    assert "started from the beginning, as the resume point is of no use" in status.warnings[0]
     assert_same(cell, smooth)
+
+
+def test_training_steps_of_another_version_are_not_gone_on_from(make_cell, smooth):
+    cell = make_cell("other-version")
+    with pytest.raises(Stopped):
+        run(cell, stop=stop_after(3))
+    file = cell.directory / "training.jsonl"
+    file.write_text(file.read_text().replace('"rho"', '"rho_nats"'))
+    status = run(cell)
+    assert (status.state, status.resumed_from) == ("done", 0)
+    assert_same(cell, smooth)
+
+
+def point_of(cell):
+    with safe_open(cell.directory / "resume" / "state.safetensors", framework="pt") as stored:
+        return stored.metadata()
+
+
+def test_a_resume_point_from_other_data_is_not_taken_up(tiny_world, tmp_path):
+    """The gold model was exchanged in its place between two calls: same settings, other labels."""
+    gold = write_gold(tmp_path / "gold", seed=5)
+    world = tiny_world._replace(gold=gold, artifacts=tmp_path / "artifacts")
+    cell = world.cell(tmp_path / "runs")
+    with pytest.raises(Stopped):
+        run(cell, stop=stop_after(5))
+    assert int(point_of(cell)["step"]) == 5
+    write_gold(gold, seed=6)
+    status = run(cell)
+    assert (status.state, status.attempts, status.resumed_from) == ("done", 2, 0)
+    fresh = world.cell(tmp_path / "fresh")
+    assert run(fresh).state == "done"
+    assert_same(cell, fresh)
 
 
 def test_a_resume_point_of_other_settings_is_not_taken_up(tmp_path):
@@ -163,7 +198,7 @@ def test_a_resume_point_of_other_settings_is_not_taken_up(tmp_path):
 
 def test_how_often_points_are_kept(make_cell, monkeypatch):
     kept = []
-    monkeypatch.setattr(bench.cells.folder, "write_resume_point", lambda path, point, config: kept.append(point.step))
+    monkeypatch.setattr(bench.cells.folder, "write_resume_point", lambda path, point, origin: kept.append(point.step))
     for every, expected in ((3, [3, 6]), (0, []), (None, [])):  # None: the cell is done within half a minute
         kept.clear()
         assert run(make_cell(f"every-{every}", **{"resume.every": every})).state == "done"
@@ -178,7 +213,7 @@ def test_time_is_counted_over_attempts(make_cell, monkeypatch):
     cell = make_cell()
     with pytest.raises(Stopped):
         run(cell, stop=stop_after(4))
-    elapsed = read_resume_point(cell.directory, cell.config.fingerprint).elapsed_s
+    elapsed = float(point_of(cell)["elapsed_s"])
     run(cell)
     rows = records.read_records(cell.directory / "records.jsonl")
     assert 0 < rows[0]["wall_s"] < elapsed < rows[-1]["wall_s"]
@@ -212,21 +247,21 @@ def test_a_cell_that_kills_its_workers_is_given_up_with_what_is_known(make_cell,
     prepared_for(cell)
     cell.directory.mkdir(parents=True)
     for death in (1, 2):
-        dead_owner(cell.directory, call="now")
+        dead_owner(cell.directory, call="1")
         if death == 1:
             records.write_status(cell.directory, a_status(cell))
             with pytest.raises(Stopped):
-                run(cell, call="now", stop=stop_after(0))
+                run(cell, call="1", stop=stop_after(0))
             shutil.rmtree(cell.directory / "resume")
     (cell.sweep_dir / "workers").mkdir()
     dead = records.read_status(cell.directory).deaths[0]
     note = {"host": dead["host"], "pid": dead["pid"], "signal": "SIGKILL", "largest_worker_mb": 812}
     (cell.sweep_dir / "workers" / "deaths.jsonl").write_text(json.dumps(note) + "\n")
-    status = run(cell, pytest.fail, call="now")
+    status = run(cell, pytest.fail, call="1")
     assert (status.state, status.is_final) == ("failed", False)
     assert "its worker was killed 2 times while it ran" in status.error
     assert "ended by SIGKILL (the largest worker so far took 812 MB)" in status.error
-    assert run(cell, call="later").state == "done", "another call tries again"
+    assert run(cell, call="2").state == "done", "another call tries again"
 
 
 def a_status(cell):

@@ -326,6 +326,29 @@ def test_a_disk_so_full_that_no_status_can_be_written_is_an_error_and_the_next_c
     assert [row["step"] for row in rows_of(finished(cell))] == STEPS
 
 
+def test_a_folder_that_cannot_be_written_is_an_error_of_its_own(make_cell, monkeypatch):
+    """Before there is a status that could keep the error."""
+    cell = make_cell()
+
+    def refuse(cell):
+        raise PermissionError(errno.EACCES, "Permission denied", "config.yaml")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(bench.cells.folder, "write_cell_config", refuse)
+        with pytest.raises(PermissionError):
+            run(cell)
+    assert not list(cell.directory.iterdir())
+    finished(cell)
+
+
+def test_temporary_files_of_a_killed_attempt_are_removed(make_cell):
+    cell = make_cell()
+    cell.directory.mkdir(parents=True)
+    (cell.directory / f".{SAMPLES_FILE}.0123456789abcdef.tmp").write_bytes(b"PAR1")
+    finished(cell)
+    assert not [path for path in cell.directory.iterdir() if path.name.startswith(".")]
+
+
 def test_no_two_purposes_share_a_stream_of_random_numbers(make_cell, tiny_world, tmp_path, monkeypatch):
     used: dict[str, set[tuple]] = {}
 

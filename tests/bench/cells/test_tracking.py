@@ -128,6 +128,34 @@ def test_a_w_and_b_that_raises_costs_no_cell(make_cell, monkeypatch, capsys, bro
     assert (run.name, len(split(run.history)[1])) == (after.name, 3), "the next cell has a run of its own"
 
 
+def test_settings_that_w_and_b_refuses_are_one_message(make_cell, tmp_path):
+    """In a process of its own: W&B reads the environment once."""
+    code = (
+        "from bench.cells.tracking import check_login\nfrom bench.config import TrackingConfig, WandbConfig\n"
+        "from types import SimpleNamespace\n"
+        "check_login(SimpleNamespace(tracking=TrackingConfig(WandbConfig('online'))))"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, env={**os.environ, "WANDB_MODE": "nonsense"}, capture_output=True,
+        text=True, check=False,
+    )  # fmt: skip
+    last = ended.stderr.strip().splitlines()[-1]
+    assert "ConfigError: tracking.wandb.mode=online: W&B refuses its settings" in last
+
+
+def test_a_server_that_does_not_answer_is_waited_for_a_minute(make_cell, monkeypatch):
+    init, given = wandb.init, []
+
+    def noted(**settings):
+        given.append(settings["settings"])
+        return init(**settings)
+
+    monkeypatch.setattr(wandb, "init", noted)
+    run_cell(make_cell())
+    (settings,) = given
+    assert (settings.init_timeout, settings.finish_timeout, settings.finish_timeout_raises) == (60, 60, True)
+
+
 @pytest.mark.slow
 def test_a_w_and_b_whose_service_is_killed_costs_no_cell(tiny_world, tmp_path):
     """In a process of its own: W&B starts its service once for each."""

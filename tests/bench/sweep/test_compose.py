@@ -1,5 +1,6 @@
 """Command lines become configurations as Hydra would have composed them, before anything else is done."""
 
+import shutil
 import sys
 
 import pytest
@@ -7,7 +8,14 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from bench.checked import ConfigError
-from bench.sweep.compose import CONFIG_DIR, CONFIG_NAME, asks_for_sweep, compose_one, compose_sweep
+from bench.sweep.compose import (
+    CONFIG_DIR,
+    CONFIG_NAME,
+    asks_for_sweep,
+    compose_one,
+    compose_sweep,
+    launch_with_hydra,
+)
 
 
 @pytest.mark.parametrize(
@@ -42,6 +50,19 @@ def test_what_a_sweep_says_of_its_launcher():
     request = compose_sweep(["-m", "seed=0,1", "hydra/launcher=joblib", "hydra.launcher.n_jobs=3"])
     assert (request.launcher, request.launcher_settings["n_jobs"]) == ("joblib", 3)
     assert compose_sweep(["-m", "seed=0,1"]).launcher == "local"
+
+
+def test_a_launcher_that_another_configuration_chooses_is_the_one_that_runs(tmp_path, monkeypatch):
+    shutil.copytree(CONFIG_DIR, tmp_path / "conf")
+    (tmp_path / "conf" / "mine.yaml").write_text(
+        "defaults:\n  - train\n  - override hydra/launcher: basic\n  - _self_\nbeta: 0.7\n"
+    )
+    monkeypatch.setattr("bench.sweep.compose.CONFIG_DIR", tmp_path / "conf")
+    request = compose_sweep(["-m", "-cn", "mine", "seed=0,1"])
+    assert (request.launcher, [job.settings["beta"] for job in request.jobs]) == ("basic", [0.7, 0.7])
+    ran = []
+    launch_with_hydra(request.fixed, lambda: ran.append(1), 2)
+    assert len(ran) == 2
 
 
 def test_a_folder_of_ones_own_adds_to_the_configurations(tmp_path):

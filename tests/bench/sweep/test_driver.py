@@ -164,6 +164,27 @@ def test_joblib_workers_that_are_killed_are_started_again(tiny_world, tmp_path):
 
 
 @pytest.mark.slow
+def test_a_cell_beside_one_that_kills_joblibs_pool_is_not_blamed(tiny_world, tmp_path):
+    """The pool ends with any of its processes, so that both die twice if they are run side by side again."""
+    (tmp_path / "killer_loss.py").write_text(
+        "import os, signal, time\nfrom torch.nn.functional import softplus\n"
+        "def f(z):\n"
+        "    if z.requires_grad and len(z) == 8:  # a batch, not a check\n"
+        "        time.sleep(2)\n"
+        "        os.kill(os.getpid(), signal.SIGKILL)\n"
+        "    return softplus(-z)\n"
+    )
+    world = tiny_world.overrides(tmp_path / "runs", {"optim.steps": 600})
+    joblib = ("hydra/launcher=joblib", "workers=2")
+    arguments = (*world, "loss=logistic,killer_loss:f,hinge", "beta=0.1", "seed=0", "sweep=t", *joblib)
+    process = start("bench.train", "-m", *arguments, mark=f"PYTHONPATH={tmp_path}")
+    output, _ = process.communicate(timeout=240)
+    assert process.returncode == 1, output
+    states = {path.parent.name.split(",")[0]: state_of(path.parent) for path in tmp_path.glob("runs/t/*/status.json")}
+    assert states == {"loss=logistic": "done", "loss=hinge": "done", "loss=killer_loss:f": "failed"}, output
+
+
+@pytest.mark.slow
 def test_a_cell_of_a_sweep_and_the_same_cell_alone_have_the_same_records(tiny_world, tmp_path):
     sweep = SweepProcess(tiny_world, tmp_path / "swept", "tracking.wandb.mode=offline", "world.name=tiny")
     output = sweep.finish()
