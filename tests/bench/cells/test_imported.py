@@ -107,7 +107,9 @@ def test_another_architecture_with_the_same_tokens_is_measured(imported, tmp_pat
 def test_other_tokens_are_no_measurement(imported, tmp_path, words, told):
     status = run(imported(write_policy(tmp_path / "other", words=words, positions=POSITIONS)))
     assert status.state == "failed"
-    assert status.error.startswith(f"ConfigError: the policy ({len(words)} tokens, {len(words)} in the model) and π_ref")
+    assert status.error.startswith(
+        f"ConfigError: the policy ({len(words)} tokens, {len(words)} in the model) and π_ref"
+    )
     assert status.error.endswith(f"have different tokens, such as {told}; KL needs one vocabulary")
 
 
