@@ -239,6 +239,8 @@ class CellConfig:
     def fingerprint(self) -> str:
         """12 hex digits over every setting that can move the cell's results."""
         settings = {key: value for key, value in asdict(self).items() if key not in _MOVES_NO_RESULT}
+        if self.external is not None:
+            settings["external"] = {**settings["external"], "policy": None}  # where it is; what it is, is hashed
         # Absent in configurations from before they existed, which stay what they were.
         unset = {"method": GPO, "logits_mib": None, "external": None}
         return fingerprint_of({k: v for k, v in settings.items() if k not in unset or v != unset[k]})

@@ -3,13 +3,18 @@
     python -m bench.evaluate runs/<sweep> [cell=NAME] [prompts=N] [samples_per_prompt=K] [gold=DIR] [device=auto]
     python -m bench.evaluate policy=DIR variant=NAME [strength=S] [step=N] [seed=0] sweep=NAME [world=… KEY=VALUE …]
 
-The first writes runs/<sweep>/evaluations.jsonl and prints it; gold=DIR is another gold model, put on the scale where
-π_ref has mean 0 and SD 1. The second makes a cell with method `external`: KL to the world's π_ref, gold, samples;
-reports on that sweep show it beside the others. The settings after sweep= are those of bench.train.
+The first draws fresh samples from every saved policy, on the first N evaluation prompts, K of each, and prints KL and
+gold; runs/<sweep>/evaluations.jsonl keeps them. gold=DIR is another gold model, put on the scale where π_ref has mean
+0 and SD 1.
+
+The second makes a cell with method `external`: KL to the world's π_ref, gold, samples; reports on that sweep show it
+beside the others. strength=S (default 1) is that of its regularization and step=N (default 1) the optimizer steps
+behind it. The settings after sweep= are those of bench.train; a sweep that is there already has its own.
 
 Exit status: 0 done, 1 the cell failed, 2 something in the input has to be mended, 130 interrupted.
 """
 
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,22 +23,26 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from bench.checked import ConfigError, nearest
+from bench.checked import ConfigError, known_keys, nearest
+from bench.config import CellConfig
+from bench.help import asks_for_help
 from bench.messages import run_with_messages
 
 _AGAIN = {"cell": str, "prompts": int, "samples_per_prompt": int, "gold": Path, "device": str}
-_IMPORT = {"policy": str, "variant": str, "strength": float, "step": int}
+_IMPORT = {"policy": Path, "variant": str, "strength": float, "step": int}
+_KINDS = {int: "a whole number", float: "a number"}
+_OF_TRAINING = ("method", "loss", "beta", "optim", "save", "resume", "external")
 
 
 def main() -> int:
     """Entry point; see the module's docstring."""
     arguments = sys.argv[1:]
-    if not arguments or {"-h", "--help"} & set(arguments):
+    if asks_for_help(arguments):
         print(__doc__)
         return 0
     console = Console(width=None if sys.stdout.isatty() else 160)
-    again = "=" not in arguments[0]
-    return run_with_messages(lambda: _again(arguments, console) if again else _import(arguments, console))
+    imports = any(word.partition("=")[0] in _IMPORT for word in arguments)
+    return run_with_messages(lambda: (_import if imports else _again)(arguments, console))
 
 
 def _options(words: Sequence[str], kinds: dict[str, type]) -> tuple[dict[str, Any], list[str]]:
@@ -41,27 +50,28 @@ def _options(words: Sequence[str], kinds: dict[str, type]) -> tuple[dict[str, An
     options: dict[str, Any] = {}
     rest = []
     for word in words:
-        key, _, value = word.partition("=")
-        if key not in kinds:
+        key, sign, value = word.partition("=")
+        if key not in kinds or not sign:
             rest.append(word)
             continue
         try:
             options[key] = kinds[key](value)
         except ValueError as error:
-            raise ConfigError(f"{word}: {key} is {kinds[key].__name__}") from error
+            raise ConfigError(f"{word}: must be {_KINDS[kinds[key]]}") from error
     return options, rest
 
 
 def _again(arguments: Sequence[str], console: Console) -> int:
-    options, rest = _options(arguments[1:], _AGAIN)
-    if rest:
-        key = rest[0].partition("=")[0]
-        raise ConfigError(f"{key}: no such option; did you mean {nearest(key, list(_AGAIN))!r}?")
+    options, rest = _options(arguments, _AGAIN)
+    if unknown := [word.partition("=")[0] for word in rest if "=" in word or word.startswith("-")]:
+        raise ConfigError(f"{unknown[0]}: no such option; did you mean {nearest(unknown[0], list(_AGAIN))!r}?")
+    if len(rest) != 1:
+        raise ConfigError(f"one RUNS/SWEEP, or policy=DIR, is needed; seen: {' '.join(rest) or 'none'} (--help)")
     if options.get("samples_per_prompt", 1) < 1:
         raise ConfigError(f"samples_per_prompt={options['samples_per_prompt']}: must be 1 or more")
     from bench.sweep.evaluating import evaluate_again  # torch: seconds that a message about a key need not wait for
 
-    rows = evaluate_again(Path(arguments[0]), console, **options)
+    rows = evaluate_again(Path(rest[0]), console, **options)
     table = Table("cell", "step", "prompts × samples", "KL (nats)", "gold (SD)", "gold model", box=None)
     for row in rows:
         table.add_row(
@@ -77,6 +87,11 @@ def _import(arguments: Sequence[str], console: Console) -> int:
     for needed in ("policy", "variant"):
         if needed not in options:
             raise ConfigError(f"{needed}=… is missing: python -m bench.evaluate policy=DIR variant=NAME sweep=NAME")
+    if not (options["policy"] / "config.json").is_file():
+        raise ConfigError(f"policy={options['policy']}: no config.json there; a Hugging Face model directory is needed")
+    if options.get("step", 1) < 1:
+        raise ConfigError(f"step={options['step']}: must be 1 or more; step 0 is π_ref")
+    _check_settings(settings)
     from bench.sweep.compose import compose_one
 
     job = compose_one(settings)
@@ -85,6 +100,22 @@ def _import(arguments: Sequence[str], console: Console) -> int:
     from bench.sweep.evaluating import import_policy
 
     return import_policy(job, console, **options)
+
+
+def _check_settings(words: Sequence[str]) -> None:
+    """Refuse what Hydra would take for a setting of a cell, and what says how a policy is trained: it would not count.
+
+    Raises:
+        ConfigError: naming the nearest option or setting, or what cannot be set here.
+    """
+    known = [*_IMPORT, "experiment", "hydra", *known_keys(CellConfig)]
+    for key in (word.partition("=")[0].lstrip("+~") for word in words if "=" in word):
+        root = re.split(r"[./@]", key)[0]
+        if root in _OF_TRAINING:
+            instead = "; give strength=" if root == "beta" else ""
+            raise ConfigError(f"{key}: says how a policy is trained, and this one has been{instead}")
+        if root not in known:
+            raise ConfigError(f"{key}: no such option or setting; did you mean {nearest(key, known)!r}?")
 
 
 if __name__ == "__main__":

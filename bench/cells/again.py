@@ -1,75 +1,94 @@
 """Measuring saved policies again: more samples per prompt, fewer prompts, another gold model."""
 
 import json
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from bench.cells.cell import Cell
 from bench.cells.evaluation import EvaluationSet, evaluate_samples
+from bench.cells.imported import load_imported
 from bench.cells.inputs import SharedInputs
 from bench.cells.saving import ORIGIN_FILE
 from bench.checked import ConfigError
 from bench.claims import hold
+from bench.policies.load import load_policy
 from bench.policies.policy import Policy
-from bench.records import POLICY_DIR, read_json, write_text
+from bench.records import EVALUATIONS_FILE, POLICY_DIR, DamagedRecord, read_json, write_text
 from bench.seeding import generator_for
 from gold_rm.reward_model import GoldModel, Standardization
 
-EVALUATIONS_FILE = "evaluations.jsonl"
 _IDENTITY = ("cell", "step", "prompts", "samples_per_prompt", "gold_model")
 
 
 @dataclass(frozen=True)
 class SavedPolicy:
-    """A policy that a cell has kept: its directory, and the step it is from."""
+    """A policy that a cell has kept, or imported: its directory, and the step it is from."""
 
-    cell: str
+    cell: Cell
     directory: Path
     step: int
 
+    def load(self, reference: Policy, *, device: str) -> Policy:
+        """Load it, with `reference` as its reference.
 
-def saved_policies(sweep_dir: Path, cells: Sequence[str]) -> Iterator[SavedPolicy]:
-    """The policies that the cells have kept, cell by cell, in the order of their steps.
+        Raises:
+            ConfigError: it cannot be loaded, or has other tokens than `reference`.
+        """
+        config = replace(self.cell.config, device=device)
+        if config.external is not None:
+            return load_imported(config, reference)
+        return load_policy(self.directory, device=device, logits_mib=config.logits_mib).against(reference)
+
+
+def saved_policies(cells: Iterable[Cell]) -> Iterator[SavedPolicy]:
+    """The policies that the cells have kept or imported, cell by cell, in the order of their steps.
 
     Raises:
         DamagedRecord: a saved policy does not say where it comes from.
     """
     for cell in cells:
-        for origin in sorted((sweep_dir / cell / POLICY_DIR).rglob(ORIGIN_FILE)):
+        if cell.config.external is not None:
+            yield SavedPolicy(cell, Path(cell.config.external.policy), cell.config.optim.steps)
+        for origin in sorted((cell.directory / POLICY_DIR).rglob(ORIGIN_FILE)):
             values = read_json(origin, "the origin of a saved policy", "move its directory away")
             yield SavedPolicy(cell, origin.parent, int(values["step"]))
 
 
 @dataclass(frozen=True)
 class Judge:
-    """A gold model with the scale on which π_ref's samples have mean 0 and SD 1."""
+    """A gold model with the scale on which π_ref's samples have mean 0 and SD 1, and its fingerprint."""
 
     gold: GoldModel
     standardization: Standardization
+    fingerprint: str
 
     @classmethod
     def on(cls, reference_samples: pd.DataFrame, model: GoldModel) -> "Judge":
         """Put `model` on the scale of a sweep's reference samples (REFERENCE_COLUMNS)."""
         raw = model.score(reference_samples["prompt"].tolist(), reference_samples["response"].tolist())
-        return cls(model, Standardization.fit(raw))
+        return cls(model, Standardization.fit(raw), model.fingerprint)
 
 
 def measure_again(
     policy: Policy, shared: SharedInputs, judge: Judge, *, seed: int, step: int, max_new_tokens: int, batch_size: int,
-    prompts: int, samples_per_prompt: int,
-) -> dict[str, float]:  # fmt: skip
+    prompts: int | None, samples_per_prompt: int,
+) -> dict[str, Any]:  # fmt: skip
     """KL and gold on fresh samples, averaged within each prompt first; standard errors over prompts.
 
+    Args:
+        prompts: so many, the first ones; None for all that the sweep was evaluated on.
     Raises:
         ConfigError: more prompts than the sweep was evaluated on, or fewer than two.
     """
     there = len(shared.evaluation.prompts)
-    if not 2 <= prompts <= there:
-        raise ConfigError(f"prompts={prompts}: the sweep was evaluated on {there}; from 2 to {there} are possible")
-    subset = _first(shared.evaluation, prompts)
+    count = there if prompts is None else prompts
+    if not 2 <= count <= there:
+        raise ConfigError(f"prompts={count}: the sweep was evaluated on {there}; from 2 to {there} are possible")
+    subset = _first(shared.evaluation, count)
     frames = [
         evaluate_samples(
             policy, judge.gold, judge.standardization, subset, step=step, max_new_tokens=max_new_tokens,
@@ -78,7 +97,9 @@ def measure_again(
         for draw in range(samples_per_prompt)
     ]  # fmt: skip
     samples = pd.concat(frames, ignore_index=True)
-    measured: dict[str, float] = {}
+    measured: dict[str, Any] = {
+        "prompts": count, "samples_per_prompt": samples_per_prompt, "gold_model": judge.fingerprint,
+    }  # fmt: skip
     for key in ("kl", "kl_k1", "gold"):
         means = samples.groupby("prompt_id")[key].mean()
         measured |= {key: float(means.mean()), f"{key}_se": float(means.std(ddof=1) / len(means) ** 0.5)}
@@ -94,11 +115,24 @@ def _first(evaluation: EvaluationSet, prompts: int) -> EvaluationSet:
     )
 
 
-def write_evaluations(sweep_dir: Path, rows: Sequence[dict[str, Any]]) -> Path:
-    """Add rows to evaluations.jsonl, in place of those of the same policy, prompts, samples and gold model."""
+def write_evaluation(sweep_dir: Path, row: dict[str, Any]) -> None:
+    """Add a row to evaluations.jsonl, in place of one of the same policy, prompts, samples and gold model.
+
+    Raises:
+        DamagedRecord: what is in the file already cannot be read.
+    """
     path = sweep_dir / EVALUATIONS_FILE
     with hold(sweep_dir):
-        earlier = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
-        kept = {tuple(row[key] for key in _IDENTITY): row for row in (*earlier, *rows)}
-        write_text(path, "".join(json.dumps(row, allow_nan=False) + "\n" for row in kept.values()))
-    return path
+        earlier = _read_evaluations(path) if path.exists() else []
+        kept = {tuple(each.get(key) for key in _IDENTITY): each for each in (*earlier, row)}
+        write_text(path, "".join(json.dumps(each, allow_nan=False) + "\n" for each in kept.values()))
+
+
+def _read_evaluations(path: Path) -> list[dict[str, Any]]:
+    rows = []
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+        try:
+            rows.append(dict(json.loads(line)))
+        except (ValueError, TypeError) as error:
+            raise DamagedRecord(f"{path}:{number}: not a JSON object ({error}); move the file away") from error
+    return rows

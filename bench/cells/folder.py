@@ -52,6 +52,10 @@ class CellBusy(RuntimeError):
     """Another process works on the cell."""
 
 
+class Stopped(Exception):
+    """The process was asked to stop; the cell has been given back, to go on from what it has kept."""
+
+
 class Sink(Protocol):
     """Where a cell's records are mirrored. What is on disk is the truth, so nothing that a sink does may raise."""
 

@@ -7,10 +7,11 @@ import torch
 
 from bench.cells.cell import Cell
 from bench.cells.evaluation import checkpoint_steps
-from bench.cells.folder import CellFolder
+from bench.cells.folder import CellFolder, Stopped
 from bench.cells.imported import measure_imported
 from bench.cells.inputs import InputCache, training_pairs
 from bench.cells.measure import Measurement
+from bench.cells.resume import ResumePoint
 from bench.cells.saving import SavedPolicies
 from bench.cells.tracking import Tracker
 from bench.claims import ClaimLost
@@ -25,10 +26,6 @@ OnRecord = Callable[[CheckpointRecord], None]
 
 # A resume point of the default policy takes 1 % of a cell that lasts 3 s; a cell of half a minute pays 0.1 %.
 _SECONDS_WORTH_KEEPING = 30.0
-
-
-class Stopped(Exception):
-    """The process was asked to stop; the cell has been given back with a resume point."""
 
 
 def run_cell(
@@ -63,10 +60,13 @@ def run_cell(
             return folder.status
         torch.set_num_threads(cell.config.cpu_threads)
         try:
-            if cell.config.external is not None:
-                measure_imported(folder, prepared, cache)
+            point = folder.begin()
+            if folder.killer:
+                folder.fail(folder.killer)
+            elif cell.config.external is not None:
+                measure_imported(folder, prepared, cache, stop, on_record)
             else:
-                _Run(folder, prepared, cache, stop, on_record).execute()
+                _Run(folder, prepared, cache, stop, on_record).execute(point)
         # What this machine lacks, another may have: the cell is given back.
         except (Stopped, ClaimLost, DamagedArtifact):
             raise
@@ -90,12 +90,8 @@ class _Run:
         self._schedule = checkpoint_steps(self._config.optim.steps, self._config.evaluation.checkpoints)
         self._kept_at = time.monotonic()
 
-    def execute(self) -> None:
+    def execute(self, point: ResumePoint | None) -> None:
         config, folder = self._config, self._folder
-        point = folder.begin()
-        if folder.killer:
-            folder.fail(folder.killer)
-            return
         shared = self._cache.shared(self._prepared, config)
         policy = shared.reference.trainable()
         trainer = METHODS[config.method].trainer(TrainingInputs(config, policy, training_pairs(shared.pool, config)))

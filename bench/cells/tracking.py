@@ -67,6 +67,12 @@ def _has_netrc_key(base_url: str) -> bool:
         return False
 
 
+def _run_config(config: CellConfig) -> dict[str, Any]:
+    named = {"variant": config.variant, "strength": config.strength}
+    trained_elsewhere = {"loss": None, "beta": None} if config.external is not None else {}
+    return asdict(config) | named | trained_elsewhere
+
+
 class Tracker:
     """One W&B run for one cell, a sink of its folder; every method is safe to call whatever the state of W&B."""
 
@@ -98,7 +104,7 @@ class Tracker:
             id=self._cell.id,
             name=self._cell.name,
             group=config.sweep,
-            config=asdict(config) | {"variant": config.variant, "strength": config.strength},
+            config=_run_config(config),
             # Without this, all cells of a worker would end up in its first run.
             reinit="finish_previous",
             resume="allow" if settings.mode == "online" else None,

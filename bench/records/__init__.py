@@ -4,6 +4,7 @@ runs/<sweep>/plan.json                   the cells the sweep consists of, and wh
 runs/<sweep>/reference-<id>.parquet      π_ref's samples and gold scores on the evaluation prompts
 runs/<sweep>/labels-<id>.parquet         `label_probability` of every pair of the preference data
 runs/<sweep>/exact.parquet               EXACT_COLUMNS; the oracle world only, by bench.oracle.check
+runs/<sweep>/evaluations.jsonl           saved policies measured again, by bench.evaluate
 runs/<sweep>/<cell>/config.yaml          resolved configuration
 runs/<sweep>/<cell>/records.jsonl        one CheckpointRecord a line
 runs/<sweep>/<cell>/training.jsonl       one StepMetrics a line
@@ -18,6 +19,7 @@ from bench.records.files import (
     CONFIG_FILE,
     DEATHS_FILE,
     ERROR_FILE,
+    EVALUATIONS_FILE,
     EXACT_COLUMNS,
     EXACT_FILE,
     PLAN_FILE,
@@ -68,6 +70,7 @@ __all__ = [
     "DEATHS_FILE",
     "DONE",
     "ERROR_FILE",
+    "EVALUATIONS_FILE",
     "EXACT_COLUMNS",
     "EXACT_FILE",
     "FAILED",

@@ -15,6 +15,7 @@ SAMPLES_FILE = "samples.parquet"
 STATUS_FILE = "status.json"
 EXACT_FILE = "exact.parquet"
 ERROR_FILE = "error.txt"
+EVALUATIONS_FILE = "evaluations.jsonl"  # of a sweep: its saved policies, measured again
 POLICY_DIR = "policy"
 RESUME_DIR = "resume"
 WORKERS_DIR = "workers"  # of a sweep: what its workers said, and what is known of those that were killed

@@ -1,17 +1,19 @@
 """One cell in this process, checkpoint by checkpoint on the screen."""
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
 from rich.console import Console
 
 from bench.cells.cell import Cell
-from bench.cells.folder import CellBusy
+from bench.cells.folder import CellBusy, Stopped
 from bench.cells.inputs import InputCache
-from bench.cells.run import Stopped, run_cell
+from bench.cells.run import run_cell
 from bench.cells.settings import check_cell_config
 from bench.cells.tracking import check_login
 from bench.config import cell_config
+from bench.data.prepared import Prepared
 from bench.records import DONE
 from bench.sweep.compose import Job
 from bench.sweep.driver import new_call, prepare_cells, progress_to, typed_command
@@ -20,29 +22,42 @@ from bench.sweep.stopping import StopRequest
 
 
 def run_single(job: Job, console: Console) -> int:
-    """Run the cell that a command line without ``-m`` asks for; see `run_cell_here`."""
-    return run_cell_here(Cell.of(cell_config(job.settings), job.overridden), console)
+    """Run the cell that a command line without ``-m`` asks for.
+
+    Returns, raises: as `prepare_here` and `run_here`.
+    """
+    cell = Cell.of(cell_config(job.settings), job.overridden)
+    return run_here(cell, prepare_here(cell, console), InputCache(), typed_command(), console)
 
 
-def run_cell_here(cell: Cell, console: Console) -> int:
-    """Run one cell in this process, printing every checkpoint.
+def prepare_here(cell: Cell, console: Console) -> Prepared:
+    """Check one cell, and build what it stands on.
 
+    Raises:
+        ConfigError: a directory made with other settings, or a W&B that nobody is logged in to.
+    """
+    check_cell_config(cell)
+    check_login(cell.config)
+    return prepare_cells([cell], progress_to(console))[cell.name]
+
+
+def run_here(cell: Cell, prepared: Prepared, cache: InputCache, command: Sequence[str], console: Console) -> int:
+    """Plan one cell and run it in this process, printing every checkpoint.
+
+    Args:
+        command: what the plan says was typed.
     Returns:
         Exit status: 0 if the cell is done.
     Raises:
         KeyboardInterrupt: a signal asked to stop; the cell was given back with a resume point.
     """
-    check_cell_config(cell)
-    check_login(cell.config)
-    prepared = prepare_cells([cell], progress_to(console))
-    call = new_call(cell.sweep_dir)
-    write_plan(cell.sweep_dir, [cell], prepared, typed_command(), call)
+    call, stop = new_call(cell.sweep_dir), StopRequest()
+    write_plan(cell.sweep_dir, [cell], {cell.name: prepared}, command, call)
     console.print(str(cell.directory), highlight=False, soft_wrap=True)
-    stop = StopRequest()
     try:
         with stop.listening():
             status = run_cell(
-                cell, prepared[cell.name], InputCache(), call=call, stop=stop,
+                cell, prepared, cache, call=call, stop=stop,
                 on_record=lambda record: console.print(_checkpoint_line(asdict(record)), highlight=False),
             )  # fmt: skip
     except CellBusy as error:
