@@ -1,6 +1,5 @@
 """The folder of a cell and its only writer."""
 
-import json
 import os
 import shutil
 import socket
@@ -16,13 +15,13 @@ import pandas as pd
 from torch import Tensor
 
 from bench.cells.cell import Cell
+from bench.cells.deaths import killer_of
 from bench.cells.resume import ResumePoint, read_resume_point, write_resume_point
 from bench.cells.settings import check_cell_config, write_cell_config
 from bench.cells.stored import Recorded, take_all_back, take_back
 from bench.checked import fingerprint_of
 from bench.claims import try_claim
 from bench.records import (
-    DEATHS_FILE,
     DONE,
     ERROR_FILE,
     FAILED,
@@ -32,7 +31,6 @@ from bench.records import (
     RESUME_DIR,
     RUNNING,
     SAMPLES_FILE,
-    WORKERS_DIR,
     CellStatus,
     CheckpointRecord,
     DamagedRecord,
@@ -44,8 +42,6 @@ from bench.records import (
     write_atomically,
     write_status,
 )  # fmt: skip
-
-_MOST_DEATHS = 2
 
 
 class CellBusy(RuntimeError):
@@ -175,14 +171,8 @@ class CellFolder:
 
     @property
     def killer(self) -> str | None:
-        """What is known, if the cell has killed its workers: two under one call that got no further than the last."""
-        status = self._running
-        same = [d for d in status.deaths if d["call"] == status.call and d["from_step"] == status.resumed_from]
-        if self._call is None or len(same) < _MOST_DEATHS:
-            return None
-        known = _known_deaths(self.cell.sweep_dir)
-        told = "; ".join(f"{d['host']}, pid {d['pid']}{known.get((d['host'], d['pid']), '')}" for d in same)
-        return f"its worker was killed {len(same)} times while it ran ({told})"
+        """What is known, if the cell has killed its workers; see `bench.cells.deaths`."""
+        return killer_of(self._running, self._call, self.cell.sweep_dir)
 
     def _read_resume_point(self) -> tuple[ResumePoint | None, tuple[str, ...]]:
         """The resume point, with the folder taken back to it; or None, and what could not be read."""
@@ -262,15 +252,3 @@ class CellFolder:
             for sink in self._sinks:
                 sink.log_steps(self._unwritten)
             self._unwritten = []
-
-
-def _known_deaths(sweep_dir: Path) -> dict[tuple[str, int], str]:
-    """What a driver has noted of workers that were killed, by host and pid."""
-    path = sweep_dir / WORKERS_DIR / DEATHS_FILE
-    if not path.exists():
-        return {}
-    notes = map(json.loads, path.read_text(encoding="utf-8").splitlines())
-    return {
-        (n["host"], n["pid"]): f", ended by {n['signal']} (the largest worker so far took {n['largest_worker_mb']} MB)"
-        for n in notes
-    }
