@@ -79,10 +79,11 @@ class Policy(LanguageModel):
         """
         ours, theirs = (policy.tokenizer.get_vocab() for policy in (self, reference))
         if ours != theirs or (self.eos_id, self.vocabulary) != (reference.eos_id, reference.vocabulary):
-            different = min((token for token in {**ours, **theirs} if ours.get(token) != theirs.get(token)), default="")
+            different = [token for token in {**ours, **theirs} if ours.get(token) != theirs.get(token)]
+            told = f"different tokens, such as {min(different)!r}" if different else "another EOS or size"
             raise ConfigError(
                 f"the policy ({len(ours)} tokens, {self.vocabulary} in the model) and π_ref ({len(theirs)}, "
-                f"{reference.vocabulary}) have different tokens, such as {different!r}; KL needs one vocabulary"
+                f"{reference.vocabulary}) have {told}; KL needs one vocabulary"
             )
         return replace(self, trained_from=reference)
 

@@ -74,7 +74,10 @@ def test_examples_compose(line, tmp_path, monkeypatch):
     (tmp_path / "my_package").mkdir()
     (tmp_path / "my_package" / "losses.py").write_text("def my_f(z):\n    return (z - 1) ** 2\n")
     monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.chdir(tmp_path)  # Hydra makes the folder of a run
     words = shlex.split(line)[3:]
+    if "experiment=smoke" in words:
+        words += ["loss=hinge", "beta=0.1", "seed=0"]  # one of its cells
     jobs = compose_sweep(words).jobs if "-m" in words else [compose_one(words)]
     assert all(cell_config(job.settings) for job in jobs)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from running import run
-from tiny_models import write_policy
+from tiny_models import word_tokenizer, write_policy
 from tiny_world import LETTERS, POSITIONS, WORDS
 from wandb_files import offline_run_files, read_offline_run
 
@@ -111,6 +111,17 @@ def test_other_tokens_are_no_measurement(imported, tmp_path, words, told):
         f"ConfigError: the policy ({len(words)} tokens, {len(words)} in the model) and π_ref"
     )
     assert status.error.endswith(f"have different tokens, such as {told}; KL needs one vocabulary")
+
+
+def test_a_model_with_room_for_more_tokens_is_no_measurement(imported, tmp_path):
+    """As larger models of one family have: the softmax is over other tokens, if only by those that nobody uses."""
+    directory = write_policy(tmp_path / "wide", words=(*WORDS, " i"), positions=POSITIONS)
+    word_tokenizer(WORDS).save_pretrained(directory)
+    status = run(imported(directory))
+    assert status.error == (
+        "ConfigError: the policy (9 tokens, 10 in the model) and π_ref (9, 9) have another EOS or size; KL needs one "
+        "vocabulary"
+    )
 
 
 def test_a_policy_that_was_exchanged_since_it_was_planned_is_not_measured(imported, tmp_path):

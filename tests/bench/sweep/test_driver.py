@@ -74,7 +74,10 @@ def test_a_cell_that_kills_its_worker_twice_has_failed_and_the_others_finish(tin
     assert error.count("ended by SIGKILL") == 2, error
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize(
+    "number",
+    [signal.SIGHUP, *(pytest.param(other, marks=pytest.mark.slow) for other in (signal.SIGINT, signal.SIGTERM))],
+)
 def test_an_interrupted_sweep_says_so_and_leaves_no_worker_and_no_claim(tiny_world, tmp_path, number):
     sweep = SweepProcess(tiny_world, tmp_path / "runs", "optim.steps=4000", "resume.every=0")
     running = sweep.wait_for("running")
@@ -88,6 +91,7 @@ def test_an_interrupted_sweep_says_so_and_leaves_no_worker_and_no_claim(tiny_wor
     assert all((cell / "resume" / "state.safetensors").exists() for cell in running), "the work so far is kept"
 
 
+@pytest.mark.slow
 def test_two_sweeps_at_once_share_the_work_and_the_artifacts(tiny_world, tmp_path):
     world = tiny_world._replace(artifacts=tmp_path / "artifacts")  # none there yet: both want to build them
     both = [SweepProcess(world, tmp_path / "runs") for _ in range(2)]
@@ -123,6 +127,7 @@ def test_workers_by_hand_finish_a_sweep_that_was_planned(tiny_world, tmp_path):
     assert all(state_of(path.parent) == "done" for path in (there / "runs" / "t").glob("*/status.json"))
 
 
+@pytest.mark.slow
 def test_a_worker_that_gets_a_signal_or_runs_out_of_time_gives_its_cell_back(tiny_world, tmp_path):
     driver = SweepProcess(tiny_world, tmp_path / "runs", "optim.steps=4000", "seed=0", "beta=0.1")
     driver.wait_for("running")
@@ -143,7 +148,7 @@ def test_a_worker_that_gets_a_signal_or_runs_out_of_time_gives_its_cell_back(tin
     assert "done" not in {state_of(path.parent) for path in driver.directory.glob("*/status.json")}
 
 
-@pytest.mark.parametrize("launcher", ["basic", "joblib"])
+@pytest.mark.parametrize("launcher", ["basic", pytest.param("joblib", marks=pytest.mark.slow)])
 def test_a_launcher_of_hydras_runs_the_same_worker(tiny_world, tmp_path, launcher):
     sweep = SweepProcess(tiny_world, tmp_path / "runs", f"hydra/launcher={launcher}", "seed=0", "loss=logistic")
     output = sweep.finish()
