@@ -41,7 +41,7 @@ from bench.records import (
     remove_temporaries,
     write_atomically,
     write_status,
-)  # fmt: skip
+)
 
 
 class CellBusy(RuntimeError):
@@ -134,11 +134,6 @@ class CellFolder:
     def elapsed_s(self) -> float:
         """Seconds spent on the cell, over all attempts that this one goes on from."""
         return self._running.earlier_s + time.time() - self._running.started_at
-
-    @property
-    def is_lost(self) -> bool:
-        """Whether another process has taken the cell over (this one was stopped for long)."""
-        return not self._claim.held()
 
     def begin(self) -> ResumePoint | None:
         """Start an attempt, from the cell's resume point where there is one.

@@ -20,7 +20,7 @@ from bench.records import (
     read_records,
     read_training,
     write_atomically,
-)  # fmt: skip
+)
 
 
 @dataclass
