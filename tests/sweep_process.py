@@ -50,6 +50,12 @@ class SweepProcess:
         return left
 
 
+def _listen() -> None:
+    """Where the tests run in the background of a shell, or under nohup, these are ignored, also by what they start."""
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
+
+
 def start(module: str, *arguments: str, mark: str) -> subprocess.Popen[str]:
     """Start a command of ours in a session of its own; `mark` (NAME=VALUE) is in its environment and its children's."""
     name, _, value = mark.partition("=")
@@ -57,8 +63,7 @@ def start(module: str, *arguments: str, mark: str) -> subprocess.Popen[str]:
         [sys.executable, "-m", module, *arguments], cwd=ROOT, text=True,
         env={**os.environ, name: value, "OMP_NUM_THREADS": "1"},
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
-        # Where the tests run in the background of a shell, Ctrl-C is ignored, and by what they start as well.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        preexec_fn=_listen,
     )  # fmt: skip
 
 

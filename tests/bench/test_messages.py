@@ -79,9 +79,11 @@ def test_model_directories_that_cannot_serve(run, tmp_path):
 
 @pytest.fixture
 def restored():
-    """Signal handlers are put back afterwards."""
+    """Signals are listened to, as in a terminal's foreground, and their handlers put back afterwards."""
     numbers = (signal.SIGINT, signal.SIGHUP, signal.SIGTERM)
     before = [signal.getsignal(number) for number in numbers]
+    for number in numbers:
+        signal.signal(number, signal.default_int_handler)
     yield
     for number, handler in zip(numbers, before, strict=True):
         signal.signal(number, handler)

@@ -105,6 +105,7 @@ def test_two_sweeps_at_once_share_the_work_and_the_artifacts(tiny_world, tmp_pat
         assert sum(output.count(f"building {kind} ") for output in outputs) == 1
 
 
+@pytest.mark.slow
 def test_workers_by_hand_finish_a_sweep_that_was_planned(tiny_world, tmp_path):
     """On a copy of the folder, as another machine that mounts it elsewhere would see it."""
     runs = tmp_path / "here" / "runs"
