@@ -1,6 +1,5 @@
 """One cell from its configuration to its records; judged by what it leaves in its folder."""
 
-import time
 from collections.abc import Callable
 
 import torch
@@ -23,9 +22,6 @@ from bench.policies.policy import Policy
 from bench.records import CellStatus, CheckpointRecord
 
 OnRecord = Callable[[CheckpointRecord], None]
-
-# A resume point of the default policy takes 1 % of a cell that lasts 3 s; a cell of half a minute pays 0.1 %.
-_SECONDS_WORTH_KEEPING = 30.0
 
 
 def run_cell(
@@ -88,7 +84,6 @@ class _Run:
         self._folder, self._stop, self._on_record = folder, stop, on_record
         self._prepared, self._cache, self._config = prepared, cache, folder.cell.config
         self._schedule = checkpoint_steps(self._config.optim.steps, self._config.evaluation.checkpoints)
-        self._kept_at = time.monotonic()
 
     def execute(self, point: ResumePoint | None) -> None:
         config, folder = self._config, self._folder
@@ -125,10 +120,9 @@ class _Run:
         saved.offer(checkpoint, policy)
         folder.add_checkpoint(checkpoint.record, checkpoint.samples, checkpoint.warnings)
         self._on_record(checkpoint.record)
-        if self._config.resume.every is None and time.monotonic() - self._kept_at > _SECONDS_WORTH_KEEPING:
+        if self._config.resume.every is None:
             self._keep(trainer)
 
     def _keep(self, trainer: Trainer) -> None:
         if trainer.steps_done < self._config.optim.steps:
             self._folder.write_resume_point(trainer.steps_done, trainer.state_dict())
-            self._kept_at = time.monotonic()
