@@ -1,5 +1,7 @@
 """What is found out about a model when it is loaded, and what must not mislead it."""
 
+import inspect
+
 import pytest
 import torch
 from tiny_models import ARCHITECTURES, WITH_HEAD_BIAS, WITHOUT_SEPARATE_HEAD, WORDS, random_model, tiny_policy
@@ -75,6 +77,15 @@ def test_arguments_of_the_forward_pass():
 
 def test_signatures_are_read_once(tmp_path, monkeypatch):
     policy = tiny_policy(tmp_path)
-    monkeypatch.setattr("bench.policies.architecture._options", lambda *_: pytest.fail("not at loading"))
+    read, signature = [], inspect.signature
+
+    def counted(function, *args, **kwargs):
+        read.append(getattr(function, "__qualname__", ""))
+        return signature(function, *args, **kwargs)
+
+    monkeypatch.setattr(inspect, "signature", counted)
     policy.sample([[1]], max_new_tokens=2, generator=torch.Generator().manual_seed(0), batch_size=1)
     policy.logprobs([[1]], [[2]])
+    assert [name for name in read if name.endswith(".forward")] == []
+    inspect_architecture(policy.model)
+    assert any(name.endswith(".forward") for name in read), "they are read where a policy is loaded"
