@@ -18,7 +18,7 @@ from bench.cells.tracking import check_login
 from bench.checked import ConfigError
 from bench.claims import is_claimed, server_time
 from bench.data.prepared import Prepared
-from bench.records import DONE, RECORDS_FILE, WORKERS_DIR, cell_view, read_records
+from bench.records import DONE, POLICY_DIR, RECORDS_FILE, WORKERS_DIR, cell_view, read_records, read_status
 from bench.sweep.compose import SweepRequest, launch_with_hydra
 from bench.sweep.local import LocalWorkers, WorkersKilled
 from bench.sweep.plan import is_left, is_planned, plan_cells, write_plan
@@ -52,12 +52,24 @@ def run_sweep(request: SweepRequest, console: Console) -> int:
         f"{sweep_dir}: {len(cells)} cells, {len(cells) - len(pending)} finished, {len(pending)} to run",
         highlight=False,
     )
+    note_unsaved(cells, console)
     if pending:
         workers = min(_workers(request, cells[0]), len(pending))
         names = [cell.name for cell in pending]
         with SweepProgress(sweep_dir, names, total=len(cells), workers=workers, console=console):
             _run(request, sweep_dir, pending, call, workers, console)
     return _conclude(sweep_dir, cells, console)
+
+
+def note_unsaved(cells: Sequence[Cell], console: Console) -> None:
+    """Say of how many finished cells the policy that `save` asks for was not kept when they ran."""
+    done = [cell for cell in cells if (status := read_status(cell.directory)) is not None and status.state == DONE]
+    unsaved = [cell for cell in done if cell.config.save != "none" and not (cell.directory / POLICY_DIR).exists()]
+    if unsaved:
+        _warn_on(console)(
+            f"{len(unsaved)} finished cells have kept no policy, such as {unsaved[0].name}: save={cells[0].config.save}"
+            " is for cells still to run; another sweep=NAME trains them again"
+        )
 
 
 def new_call(sweep_dir: Path) -> str:

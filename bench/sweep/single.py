@@ -16,7 +16,7 @@ from bench.config import cell_config
 from bench.data.prepared import Prepared
 from bench.records import DONE
 from bench.sweep.compose import Job
-from bench.sweep.driver import new_call, prepare_cells, progress_to, typed_command
+from bench.sweep.driver import new_call, note_unsaved, prepare_cells, progress_to, typed_command
 from bench.sweep.plan import write_plan
 from bench.sweep.stopping import StopRequest
 
@@ -54,6 +54,7 @@ def run_here(cell: Cell, prepared: Prepared, cache: InputCache, command: Sequenc
     call, stop = new_call(cell.sweep_dir), StopRequest()
     write_plan(cell.sweep_dir, [cell], {cell.name: prepared}, command, call)
     console.print(str(cell.directory), highlight=False, soft_wrap=True)
+    note_unsaved([cell], console)
     try:
         with stop.listening():
             status = run_cell(

@@ -145,3 +145,14 @@ def test_a_directory_of_another_configuration_is_refused_and_kept(run, tmp_path)
     assert status == 2
     assert "optim.clip_norm: 2.0 there, 1.0 now" in said
     assert {path: path.stat().st_mtime_ns for path in config.parent.rglob("*") if path.is_file()} == before
+
+
+def test_a_policy_that_a_finished_cell_has_not_kept_is_spoken_of(run, monkeypatch, capsys):
+    """It is not trained again for it, and nothing that was asked for is dropped in silence."""
+    assert run("sweep=s")[0] == 0
+    capsys.readouterr()
+    for arguments, spoken in ((["save=final"], 1), (["save=none"], 0)):
+        with monkeypatch.context() as patch:
+            patch.setattr(sys, "argv", [*sys.argv, *arguments])
+            assert train.main() == 0
+        assert capsys.readouterr().out.count("1 finished cells have kept no policy") == spoken
