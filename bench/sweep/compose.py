@@ -30,6 +30,7 @@ from bench.config import CellConfig
 
 CONFIG_DIR = Path(__file__).resolve().parents[2] / "conf"
 CONFIG_NAME = "train"
+_NOT_BY_MODE = "hydra.mode=MULTIRUN: a sweep is asked for with -m, python -m bench.train -m KEY=VALUE,VALUE"
 _UNKNOWN_KEY = re.compile(r"Could not override '([^']+)'|Key '([^']+)' is not in struct")
 
 
@@ -82,6 +83,8 @@ def compose_one(arguments: Sequence[str]) -> Job | None:
 
     with _explained(), _arguments(arguments):
         hydra.main(config_path=str(CONFIG_DIR), config_name=CONFIG_NAME, version_base="1.3")(capture)()
+    if len(captured) > 1:
+        raise ConfigError(_NOT_BY_MODE)
     return captured[0] if captured else None
 
 
@@ -213,6 +216,10 @@ def _explained() -> Iterator[None]:
         yield
     except HydraException as error:
         raise ConfigError(_explain(str(error), error)) from error
+    except RuntimeError as error:
+        if "Invalid plugin" not in str(error):
+            raise
+        raise ConfigError(_NOT_BY_MODE) from error  # our launcher, asked for by Hydra's own sweeper
     except (OmegaConfBaseException, ValueError, TypeError) as error:  # Hydra checks little of what it is given
         raise error if isinstance(error, ConfigError) else ConfigError(_explain(str(error), error)) from error
 

@@ -101,6 +101,13 @@ def test_which_command_lines_ask_for_a_sweep(arguments, sweep):
     assert asks_for_sweep(arguments) == sweep
 
 
+@pytest.mark.parametrize("launcher", ["local", "basic"])
+def test_a_multirun_by_another_name_is_refused(tmp_path, launcher):
+    """Otherwise the first of its cells would be trained, and nobody would hear of the others."""
+    with pytest.raises(ConfigError, match=r"hydra\.mode=MULTIRUN: a sweep is asked for with -m"):
+        compose_one(["hydra.mode=MULTIRUN", f"hydra/launcher={launcher}", "beta=0.1,1", f"runs_dir={tmp_path}"])
+
+
 def test_a_configuration_that_is_only_printed_trains_nothing(capsys):
     before = list(sys.argv)
     assert compose_one(["--cfg", "job", "loss=hinge"]) is None
