@@ -8,14 +8,14 @@ from bench.records import DEATHS_FILE, WORKERS_DIR, CellStatus
 _MOST_DEATHS = 2
 
 
-def killer_of(status: CellStatus, call: str | None, sweep_dir: Path) -> str | None:
+def killer_of(status: CellStatus, sweep_dir: Path) -> str | None:
     """What is known, if a cell has killed its workers: two under one call that got no further than the last.
 
     Args:
         status: of the attempt that has just begun.
     """
     same = [d for d in status.deaths if d["call"] == status.call and d["from_step"] == status.resumed_from]
-    if call is None or len(same) < _MOST_DEATHS:
+    if status.call is None or len(same) < _MOST_DEATHS:
         return None
     known = _known_deaths(sweep_dir)
     told = "; ".join(f"{d['host']}, pid {d['pid']}{known.get((d['host'], d['pid']), '')}" for d in same)

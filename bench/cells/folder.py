@@ -167,7 +167,7 @@ class CellFolder:
     @property
     def killer(self) -> str | None:
         """What is known, if the cell has killed its workers; see `bench.cells.deaths`."""
-        return killer_of(self._running, self._call, self.cell.sweep_dir)
+        return killer_of(self._running, self.cell.sweep_dir)
 
     def _read_resume_point(self) -> tuple[ResumePoint | None, tuple[str, ...]]:
         """The resume point, with the folder taken back to it; or None, and what could not be read."""
