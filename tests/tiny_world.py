@@ -22,6 +22,7 @@ from bench.data.pairs import PreferencePairs
 from bench.data.preferences import reference_logprobs
 from bench.policies.policy import Policy
 from bench.policies.tokens import SequenceBatch, TokenIds, collate
+from bench.seeding import uniforms_for
 
 # Every token begins with a space, so that a response's text has one reading behind any prompt.
 LETTERS = tuple(f" {letter}" for letter in "abcdefgh")
@@ -131,10 +132,11 @@ def pairs_of(
 
 def sample_pairs(reference: Policy, count: int, *, seed: int = 0) -> PreferencePairs:
     """Preference pairs drawn from `reference` on prompts of one to three words, labeled by chance."""
-    draw, generator = random.Random(seed), torch.Generator().manual_seed(seed)
+    draw = random.Random(seed)
     prompts = reference.encode(["".join(draw.choices(LETTERS, k=draw.randint(1, 3))) for _ in range(count)])
     chosen, rejected = (
-        reference.sample(prompts, max_new_tokens=6, generator=generator, batch_size=count) for _ in "wl"
+        reference.sample(prompts, uniforms=uniforms_for(seed, "pairs", side, count=count, tokens=6), batch_size=count)
+        for side in "wl"
     )
     logps = (reference_logprobs(reference, prompts, responses) for responses in (chosen, rejected))
     return pairs_of(prompts, chosen, rejected, *logps)

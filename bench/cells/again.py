@@ -18,7 +18,7 @@ from bench.claims import hold
 from bench.policies.load import load_policy
 from bench.policies.policy import Policy
 from bench.records import EVALUATIONS_FILE, POLICY_DIR, DamagedRecord, read_json, write_text
-from bench.seeding import generator_for
+from bench.seeding import uniforms_for
 from gold_rm.reward_model import GoldModel, Standardization
 
 _IDENTITY = ("cell", "step", "prompts", "samples_per_prompt", "gold_model")
@@ -91,8 +91,8 @@ def measure_again(
     subset = _first(shared.evaluation, count)
     frames = [
         evaluate_samples(
-            policy, judge.gold, judge.standardization, subset, step=step, max_new_tokens=max_new_tokens,
-            batch_size=batch_size, generator=generator_for(seed, "again", step, draw),
+            policy, judge.gold, judge.standardization, subset, step=step, batch_size=batch_size,
+            uniforms=uniforms_for(seed, "again", step, draw, count=count, tokens=max_new_tokens),
         ).samples
         for draw in range(samples_per_prompt)
     ]  # fmt: skip

@@ -5,7 +5,8 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-import torch
+from jaxtyping import Float64
+from torch import Tensor
 
 from bench.data.pairs import PairLogProbs, PreferencePairs, measure_pairs
 from bench.losses import Loss
@@ -54,12 +55,11 @@ def evaluate_samples(
     on: EvaluationSet,
     *,
     step: int,
-    max_new_tokens: int,
+    uniforms: Float64[Tensor, "prompts tokens"],
     batch_size: int,
-    generator: torch.Generator,
 ) -> SampleEvaluation:
     """Draw one response per prompt; measure KL to π_ref and gold reward on these same responses."""
-    responses = policy.sample(on.prompt_ids, max_new_tokens=max_new_tokens, generator=generator, batch_size=batch_size)
+    responses = policy.sample(on.prompt_ids, uniforms=uniforms, batch_size=batch_size)
     kl = sequence_kl(policy, policy.reference(), on.prompt_ids, responses, batch_size=_scoring_batch(batch_size))
     texts = policy.decode(responses)
     raw = gold.score(on.prompts, texts)

@@ -6,6 +6,8 @@ from typing import NamedTuple
 
 import pandas as pd
 import torch
+from jaxtyping import Float64
+from torch import Tensor
 
 from bench.cells.evaluation import EvaluationSet, SampleEvaluation, evaluate_samples
 from bench.config import CellConfig
@@ -14,7 +16,7 @@ from bench.data.preferences import HELD_OUT, PAIRS_FILE, TRAIN
 from bench.data.prepared import Prepared
 from bench.data.reference_samples import load_reference, load_standardization
 from bench.policies.load import Policy, load_policy, resolve_device
-from bench.seeding import generator_for
+from bench.seeding import generator_for, uniforms_for
 from gold_rm.reward_model import GoldModel, Standardization, load_gold_model
 
 _STARTS = 16  # seeds whose step 0 is kept
@@ -71,9 +73,8 @@ class InputCache:
                 shared.standardization,
                 shared.evaluation,
                 step=0,
-                max_new_tokens=config.world.max_new_tokens,
+                uniforms=evaluation_uniforms(config, 0),
                 batch_size=config.evaluation.batch_size,
-                generator=generator_for(config.seed, "evaluation", 0),
             )
             if len(self._starts) > _STARTS:
                 self._starts.popitem(last=False)
@@ -86,6 +87,12 @@ class InputCache:
         gc.collect()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
+
+
+def evaluation_uniforms(config: CellConfig, step: int) -> Float64[Tensor, "prompts tokens"]:
+    """What a cell's fresh samples at `step` are drawn with; the same for every loss and β of a seed."""
+    count, tokens = config.evaluation.prompts, config.world.max_new_tokens
+    return uniforms_for(config.seed, "evaluation", step, count=count, tokens=tokens)
 
 
 def training_pairs(pool: PreferencePairs, config: CellConfig) -> PreferencePairs:

@@ -7,14 +7,13 @@ import pandas as pd
 
 from bench.cells.cell import Cell
 from bench.cells.evaluation import SampleEvaluation, evaluate_held_out, evaluate_samples
-from bench.cells.inputs import InputCache
+from bench.cells.inputs import InputCache, evaluation_uniforms
 from bench.data.prepared import Prepared
 from bench.losses import Loss, resolve_loss
 from bench.methods.trainer import NonFiniteLoss
 from bench.policies.policy import Policy
 from bench.provenance import git_commit, package_versions
 from bench.records import SCHEMA_VERSION, CheckpointRecord, StepMetrics
-from bench.seeding import generator_for
 
 # A policy that is a copy of the reference must measure as one; more than rounding means that sampler and
 # scorer, or policy and reference, are not the same computation.
@@ -77,9 +76,8 @@ class Measurement:
             shared.standardization,
             shared.evaluation,
             step=step,
-            max_new_tokens=config.world.max_new_tokens,
+            uniforms=evaluation_uniforms(config, step),
             batch_size=config.evaluation.batch_size,
-            generator=generator_for(config.seed, "evaluation", step),
         )
 
     def _record(self, step: int, measured: dict[str, float], wall_s: float) -> CheckpointRecord:

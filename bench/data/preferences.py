@@ -17,7 +17,7 @@ from torch import Tensor
 from bench.config import LabelsConfig, PairsConfig
 from bench.policies.policy import Policy
 from bench.policies.tokens import TokenIds
-from bench.seeding import generator_for
+from bench.seeding import generator_for, uniforms_for
 from gold_rm.labeling import label_pairs
 from gold_rm.reward_model import GoldModel, Standardization
 
@@ -51,7 +51,8 @@ def sample_pool(
     frames = []
     for split, source, count in ((TRAIN, "train", sizes.pool), (HELD_OUT, "eval", sizes.held_out)):
         chosen_prompts = _draw_prompts(prompts[source], count, generator)
-        frames.append(_sample_split(policy, chosen_prompts, max_new_tokens, generator).assign(split=split))
+        sampled = _sample_split(policy, chosen_prompts, (sizes.seed, "pairs", split), max_new_tokens)
+        frames.append(sampled.assign(split=split))
     pool = pd.concat(frames, ignore_index=True)
     for side in ("a", "b"):
         raw = gold.score(pool["prompt"].tolist(), pool[f"text_{side}"].tolist())
@@ -69,11 +70,14 @@ def _draw_prompts(prompts: list[str], count: int, generator: torch.Generator) ->
     return [prompts[i] for i in torch.cat(rounds)[:count].tolist()]
 
 
-def _sample_split(policy: Policy, prompts: list[str], max_new_tokens: int, generator: torch.Generator) -> pd.DataFrame:
+def _sample_split(
+    policy: Policy, prompts: list[str], stream: tuple[int, str, str], max_new_tokens: int
+) -> pd.DataFrame:
     prompt_ids = policy.encode(prompts)
     columns: dict[str, list] = {"prompt": prompts, "prompt_ids": prompt_ids}
     for side in ("a", "b"):
-        ids = policy.sample(prompt_ids, max_new_tokens=max_new_tokens, generator=generator, batch_size=_SAMPLING_BATCH)
+        uniforms = uniforms_for(*stream, side, count=len(prompts), tokens=max_new_tokens)
+        ids = policy.sample(prompt_ids, uniforms=uniforms, batch_size=_SAMPLING_BATCH)
         columns[f"ids_{side}"] = ids
         columns[f"text_{side}"] = policy.decode(ids)
     return pd.DataFrame(columns)

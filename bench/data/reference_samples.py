@@ -9,7 +9,7 @@ import pandas as pd
 
 from bench.policies.policy import Policy
 from bench.records import REFERENCE_COLUMNS
-from bench.seeding import generator_for
+from bench.seeding import uniforms_for
 from gold_rm.reward_model import GoldModel, Standardization
 
 SAMPLES_FILE = "samples.parquet"
@@ -23,8 +23,7 @@ def sample_reference(
     texts = [prompt for prompt in prompts for _ in range(per_prompt)]
     responses = policy.sample(
         policy.encode(texts),
-        max_new_tokens=max_new_tokens,
-        generator=generator_for(0, "reference"),
+        uniforms=uniforms_for(0, "reference", count=len(texts), tokens=max_new_tokens),
         batch_size=512,
     )
     decoded = policy.decode(responses)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Float64
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
@@ -44,12 +44,13 @@ class Policy(LanguageModel):
         return [text.removeprefix(before) for text in texts]
 
     def sample(
-        self, prompt_ids: Sequence[TokenIds], *, max_new_tokens: int, generator: torch.Generator, batch_size: int
+        self, prompt_ids: Sequence[TokenIds], *, uniforms: Float64[Tensor, "responses tokens"], batch_size: int
     ) -> list[TokenIds]:
-        """Draw one response per prompt at temperature 1; see `bench.policies.sampling.sample_responses`."""
-        return sample_responses(
-            self, prompt_ids, max_new_tokens=max_new_tokens, generator=generator, batch_size=batch_size
-        )
+        """Draw one response per prompt at temperature 1; see `bench.policies.sampling.sample_responses`.
+
+        `bench.seeding.uniforms_for` gives the uniforms.
+        """
+        return sample_responses(self, prompt_ids, uniforms=uniforms, batch_size=batch_size)
 
     def logprobs(
         self,

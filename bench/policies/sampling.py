@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from jaxtyping import Float, Float64, Int64
 from torch import Tensor
 
 from bench.policies.language_model import LanguageModel
@@ -15,23 +16,27 @@ def sample_responses(
     policy: LanguageModel,
     prompts: Sequence[TokenIds],
     *,
-    max_new_tokens: int,
-    generator: torch.Generator,
+    uniforms: Float64[Tensor, "responses tokens"],
     batch_size: int,
 ) -> list[TokenIds]:
-    """Draw one response per prompt.
+    """Draw one response per prompt by the inverse CDF of each next-token distribution.
+
+    A response depends on its prompt and its row of `uniforms` only: batch size, order and device move it by rounding.
 
     Args:
         prompts: token ids, one list per response wanted.
-        max_new_tokens: responses longer than this are cut and have no EOS.
-        generator: on the CPU, whatever the model's device, so that draws do not depend on the hardware's
-            own generator.
+        uniforms: in [0, 1), on the CPU, a row per prompt; a response longer than a row is cut and has no EOS.
+        batch_size: prompts at once.
     Returns:
         Token ids per prompt, EOS included where the response ended by itself.
     Raises:
-        ValueError: a prompt has no tokens, or does not fit with its longest response into the model's positions.
+        ValueError: a prompt has no tokens, or does not fit with its longest response into the model's positions;
+            or `uniforms` has not one row per prompt.
     """
     require_tokens(prompts)
+    if len(uniforms) != len(prompts):
+        raise ValueError(f"{len(prompts)} prompts but {len(uniforms)} rows of uniforms")
+    max_new_tokens = uniforms.shape[1]
     positions = policy.context_length
     longest = max(map(len, prompts), default=0) + max_new_tokens
     if positions is not None and longest > positions:
@@ -39,35 +44,50 @@ def sample_responses(
     responses: list[TokenIds] = []
     for start in range(0, len(prompts), batch_size):
         batch = list(prompts[start : start + batch_size])
-        responses += _sample_batch(policy, batch, max_new_tokens, generator)
+        responses += _sample_batch(policy, batch, uniforms[start : start + batch_size].to(policy.device))
     return responses
 
 
 def _sample_batch(
-    policy: LanguageModel, prompts: list[TokenIds], max_new_tokens: int, generator: torch.Generator
+    policy: LanguageModel, prompts: list[TokenIds], uniforms: Float64[Tensor, "responses tokens"]
 ) -> list[TokenIds]:
     input_ids, mask = pad_left(prompts, pad_id=policy.pad_id, device=policy.device)
     cache: Any = None
     responses: list[TokenIds] = [[] for _ in prompts]
-    unfinished = torch.arange(len(prompts))  # the response that each row of the batch belongs to
-    for _ in range(max_new_tokens):
+    unfinished = list(range(len(prompts)))  # the response that each row of the batch belongs to
+    for position in range(uniforms.shape[1]):
         output = policy.model(**_inputs(policy, input_ids, mask, cache))
         cache = getattr(output, "cache", None)  # None where an architecture keeps none
-        probabilities = output.logits[:, -1].float().softmax(-1).cpu()
-        token = torch.multinomial(probabilities, 1, generator=generator)
-        for row, drawn in zip(unfinished.tolist(), token[:, 0].tolist(), strict=True):
-            responses[row].append(drawn)
-        going_on = (token[:, 0] != policy.eos_id).nonzero()[:, 0]
-        if len(going_on) == 0:
+        token = draw_tokens(output.logits[:, -1], uniforms[:, position])
+        drawn = token.tolist()  # the step's one transfer from the device
+        for row, each in zip(unfinished, drawn, strict=True):
+            responses[row].append(each)
+        going_on = [place for place, each in enumerate(drawn) if each != policy.eos_id]
+        if not going_on:
             break
         # Rows that have ended leave the batch: half of the work where most responses are much shorter than the longest.
-        unfinished, kept = unfinished[going_on], going_on.to(policy.device)
-        if cache is not None and len(kept) < len(token):
-            cache.batch_select_indices(kept)
-        token = token[going_on].to(policy.device)
-        input_ids = token if cache is not None else torch.cat([input_ids[kept], token], dim=1)
-        mask = torch.cat([mask[kept], torch.ones_like(token)], dim=1)
+        if len(going_on) < len(drawn):
+            unfinished = [unfinished[place] for place in going_on]
+            kept = torch.tensor(going_on, device=policy.device)
+            token, mask, input_ids, uniforms = (each[kept] for each in (token, mask, input_ids, uniforms))
+            if cache is not None:
+                cache.batch_select_indices(kept)
+        token = token[:, None]
+        input_ids = token if cache is not None else torch.cat([input_ids, token], dim=1)
+        mask = torch.cat([mask, torch.ones_like(token)], dim=1)
     return responses
+
+
+def draw_tokens(
+    logits: Float[Tensor, "responses vocabulary"], uniforms: Float64[Tensor, " responses"]
+) -> Int64[Tensor, " responses"]:
+    """The token at which each row's cumulative probability passes its uniform; never one of probability 0.
+
+    In float64: in float32 the sum over 50,000 tokens is off by more than a rare token's probability.
+    """
+    cumulative = logits.double().softmax(-1).cumsum(-1)
+    reached = uniforms[:, None] * cumulative[:, -1:]  # the sum is 1 only up to rounding
+    return torch.searchsorted(cumulative, reached, right=True)[:, 0].clamp(max=logits.shape[-1] - 1)
 
 
 def _inputs(policy: LanguageModel, input_ids: Tensor, mask: Tensor, cache: Any) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from bench.data.preferences import reference_logprobs
 from bench.policies.policy import Policy
-from bench.seeding import generator_for
+from bench.seeding import draw_uniforms, generator_for
 from bench.worlds.reviews.language import EOS_ID, VOCABULARY, Prompt, log_probabilities, sample_reviews
 from bench.worlds.reviews.rater import utility
 
@@ -26,7 +26,7 @@ def measure(policy: Policy, prompts: Sequence[Prompt], *, reviews: int, position
     works = [prompts[i] for i in torch.randint(len(prompts), (reviews,), generator=generator).tolist()]
     prompt_ids = policy.encode([work.text for work in works])
     longest = positions - max(map(len, prompt_ids))
-    samples = policy.sample(prompt_ids, max_new_tokens=longest, generator=generator, batch_size=512)
+    samples = policy.sample(prompt_ids, uniforms=draw_uniforms(reviews, longest, generator), batch_size=512)
     return {**_fluency(policy, works, prompt_ids, longest, generator), **_describe(works, samples)}
 
 

@@ -24,6 +24,7 @@ from bench.policies.load import load_policy
 from bench.policies.policy import Policy
 from bench.policies.scoring import sequence_kl
 from bench.records import SAMPLE_COLUMNS
+from bench.seeding import uniforms_for
 from gold_rm.reward_model import Standardization
 
 PROMPTS = [" a b", " c", " d e f", " a"]
@@ -62,7 +63,7 @@ def run(policy, reference, on=None, *, gold=None, standardization=RAW, seed=0):
     on = on or evaluation_set(reference, PROMPTS * 8, [0.0] * 32)
     return evaluate_samples(
         policy, gold or FixedGold([0.0] * len(on.prompts)), standardization, on,
-        step=3, max_new_tokens=6, batch_size=32, generator=torch.Generator().manual_seed(seed),
+        step=3, batch_size=32, uniforms=uniforms_for(seed, "test", count=len(on.prompts), tokens=6),
     )  # fmt: skip
 
 

@@ -12,7 +12,7 @@ from tiny_world import write_gold
 from bench.cells.evaluation import evaluate_samples
 from bench.cells.inputs import InputCache, training_pairs
 from bench.data.artifacts import DamagedArtifact
-from bench.seeding import generator_for
+from bench.seeding import uniforms_for
 
 
 @pytest.fixture
@@ -35,9 +35,8 @@ def test_the_start_is_what_a_copy_of_the_reference_would_measure(cache, make_cel
         shared.standardization,
         shared.evaluation,
         step=0,
-        max_new_tokens=config.world.max_new_tokens,
+        uniforms=uniforms_for(1, "evaluation", 0, count=config.evaluation.prompts, tokens=config.world.max_new_tokens),
         batch_size=config.evaluation.batch_size,
-        generator=generator_for(1, "evaluation", 0),
     )
     start = cache.start(prepared, config)
     assert start.metrics == measured.metrics

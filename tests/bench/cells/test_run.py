@@ -24,7 +24,7 @@ from bench.checked import ConfigError
 from bench.claims import try_claim
 from bench.losses import LOSSES
 from bench.records import ERROR_FILE, RECORDS_FILE, SAMPLES_FILE, STATUS_FILE, TRAINING_FILE, CellStatus, cell_view
-from bench.seeding import generator_for
+from bench.seeding import generator_for, uniforms_for
 
 STEPS = [0, 4, 8]
 
@@ -352,16 +352,18 @@ def test_temporary_files_of_a_killed_attempt_are_removed(make_cell):
 def test_no_two_purposes_share_a_stream_of_random_numbers(make_cell, tiny_world, tmp_path, monkeypatch):
     used: dict[str, set[tuple]] = {}
 
-    def recorded(module, seed, *purpose):
+    def recorded(module, function, seed, *purpose, **size):
         used.setdefault(module, set()).add((seed, *purpose))
-        return generator_for(seed, *purpose)
+        return function(seed, *purpose, **size)
 
     modules = (
-        bench.cells.inputs, bench.cells.measure, bench.methods.offline, bench.data.preferences,
-        bench.data.reference_samples,
+        bench.cells.inputs, bench.methods.offline, bench.data.preferences, bench.data.reference_samples,
     )  # fmt: skip
     for module in modules:
-        monkeypatch.setattr(module, "generator_for", functools.partial(recorded, module.__name__))
+        for function in (generator_for, uniforms_for):
+            if hasattr(module, function.__name__):
+                counted = functools.partial(recorded, module.__name__, function)
+                monkeypatch.setattr(module, function.__name__, counted)
     finished(make_cell(artifacts_dir=str(tmp_path / "artifacts")))
     assert used.keys() == {module.__name__ for module in modules}
     everything = [purpose for purposes in used.values() for purpose in purposes]

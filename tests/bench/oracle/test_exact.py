@@ -15,6 +15,7 @@ from bench.oracle.exact import ExactWorld, enumerate_responses, exact_world, req
 from bench.policies.load import load_policy
 from bench.policies.scoring import response_logprobs
 from bench.policies.tokens import collate
+from bench.seeding import uniforms_for
 from bench.worlds import oracle, read_world
 from bench.worlds.oracle import response_count
 from gold_rm.reward_model import load_gold_model
@@ -97,7 +98,7 @@ def test_samples_follow_the_enumerated_distribution(small):
     draws = 6000
     prompts = [small.world.contexts[0], [1, *small.world.contexts[0]]] * draws
     sampled = small.policy.sample(
-        prompts, max_new_tokens=SMALL.length - 1, generator=torch.Generator().manual_seed(0),
+        prompts, uniforms=uniforms_for(0, "test", count=len(prompts), tokens=SMALL.length - 1),
         batch_size=4000,
     )[::2]  # fmt: skip
     space = enumerate_responses(SMALL.tokens, small.policy.eos_id, SMALL.length - 1)

@@ -84,7 +84,7 @@ def test_signatures_are_read_once(tmp_path, monkeypatch):
         return signature(function, *args, **kwargs)
 
     monkeypatch.setattr(inspect, "signature", counted)
-    policy.sample([[1]], max_new_tokens=2, generator=torch.Generator().manual_seed(0), batch_size=1)
+    policy.sample([[1]], uniforms=torch.full((1, 2), 0.5, dtype=torch.float64), batch_size=1)
     policy.logprobs([[1]], [[2]])
     assert [name for name in read if name.endswith(".forward")] == []
     inspect_architecture(policy.model)

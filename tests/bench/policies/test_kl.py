@@ -16,6 +16,7 @@ from bench.policies.kl import SequenceKL, disagreement_in_se, position_kl_
 from bench.policies.policy import Policy
 from bench.policies.scoring import sequence_kl
 from bench.policies.tokens import TokenIds
+from bench.seeding import uniforms_for
 
 PROMPTS = [[1], [1, 2, 3]]
 MAX_NEW_TOKENS = 3
@@ -57,7 +58,7 @@ def test_means_over_samples_lie_within_their_standard_errors(pair):
         kl = exact_kl(*(enumerate_responses(model, prompt, MAX_NEW_TOKENS) for model in pair))
         prompts = [prompt] * 1500
         responses = pair[0].sample(
-            prompts, max_new_tokens=MAX_NEW_TOKENS, generator=torch.Generator().manual_seed(3), batch_size=1500
+            prompts, uniforms=uniforms_for(3, "test", count=len(prompts), tokens=MAX_NEW_TOKENS), batch_size=1500
         )
         estimates = estimate(pair, prompts, responses)
         for estimator in estimates:
@@ -68,7 +69,7 @@ def test_means_over_samples_lie_within_their_standard_errors(pair):
         assert disagreement_in_se(estimates.exact_per_position, estimates.k1) < 4
         # Samples of π_ref instead: the two no longer agree, and that is noticed.
         stale = pair[1].sample(
-            prompts, max_new_tokens=MAX_NEW_TOKENS, generator=torch.Generator().manual_seed(3), batch_size=1500
+            prompts, uniforms=uniforms_for(3, "test", count=len(prompts), tokens=MAX_NEW_TOKENS), batch_size=1500
         )
         assert disagreement_in_se(*estimate(pair, prompts, stale)) > 4
 
@@ -118,7 +119,7 @@ def test_rounding_near_zero_is_no_disagreement(pair):
         for parameter in near.parameters():
             parameter.mul_(1 + 1e-7)
     responses = near.sample(
-        [[1]] * 512, max_new_tokens=MAX_NEW_TOKENS, generator=torch.Generator().manual_seed(0), batch_size=512
+        [[1]] * 512, uniforms=uniforms_for(0, "test", count=512, tokens=MAX_NEW_TOKENS), batch_size=512
     )
     estimates = estimate((near, pair[0]), [[1]] * 512, responses)
     assert estimates.k1.abs().max() < 1e-4

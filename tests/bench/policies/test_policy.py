@@ -9,6 +9,7 @@ from bench.policies.load import load_policy
 from bench.policies.policy import Policy
 from bench.policies.scoring import response_logprobs
 from bench.policies.tokens import collate
+from bench.seeding import uniforms_for
 
 PROMPTS, RESPONSES = [[1], [1, 2]], [[2, 0], [3, 3, 3]]
 
@@ -119,7 +120,7 @@ def test_sampling_is_that_of_the_sampler(reference):
     prompts = [[1]] * 50
     policy = reference.trainable()
     draws = [
-        each.sample(prompts, max_new_tokens=3, generator=torch.Generator().manual_seed(0), batch_size=size)
+        each.sample(prompts, uniforms=uniforms_for(0, "test", count=50, tokens=3), batch_size=size)
         for each, size in ((reference, 50), (policy, 50))
     ]
     assert draws[0] == draws[1]

@@ -9,8 +9,9 @@ import torch
 from tiny_models import ARCHITECTURES, WITHOUT_SEPARATE_HEAD, enumerate_responses, plain_logprobs, tiny_policy
 
 from bench.policies.policy import Policy
-from bench.policies.sampling import sample_responses
+from bench.policies.sampling import draw_tokens, sample_responses
 from bench.policies.tokens import TokenIds
+from bench.seeding import uniforms_for
 
 SHORT, LONG = [1], [1, 2, 3, 2, 1]
 MAX_NEW_TOKENS = 3
@@ -22,8 +23,8 @@ def policy(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
 
 def draw(policy: Policy, prompts: list[TokenIds], seed: int = 0, batch_size: int = 4096) -> list[TokenIds]:
-    generator = torch.Generator().manual_seed(seed)
-    return sample_responses(policy, prompts, max_new_tokens=MAX_NEW_TOKENS, generator=generator, batch_size=batch_size)
+    uniforms = uniforms_for(seed, "test", count=len(prompts), tokens=MAX_NEW_TOKENS)
+    return sample_responses(policy, prompts, uniforms=uniforms, batch_size=batch_size)
 
 
 def chi_square_p_value(responses: list[TokenIds], probabilities: dict[tuple[int, ...], float]) -> float:
@@ -100,6 +101,34 @@ def test_the_seed_decides_the_draws(policy):
     prompts = [SHORT, LONG] * 20
     assert draw(policy, prompts, seed=1) == draw(policy, prompts, seed=1)
     assert draw(policy, prompts, seed=1) != draw(policy, prompts, seed=2)
+
+
+def test_the_batch_does_not_decide_the_draws(policy):
+    prompts = [SHORT, LONG, [3, 3]] * 50
+    assert draw(policy, prompts, batch_size=1) == draw(policy, prompts, batch_size=7) == draw(policy, prompts)
+
+
+def test_a_draw_is_the_inverse_cdf_by_hand():
+    probabilities = torch.tensor([[0.25, 0.0, 0.5, 0.25]])
+    uniforms = torch.tensor([0.0, 0.2499, 0.2501, 0.7499, 0.7501, 1 - 2**-53], dtype=torch.float64)
+    drawn = draw_tokens(probabilities.log().expand(6, 4), uniforms)
+    assert drawn.tolist() == [0, 0, 2, 2, 3, 3], "a token of probability 0 is never drawn"
+
+
+def test_a_large_vocabulary_is_drawn_as_torch_draws_it():
+    logits = torch.randn(50_000, generator=torch.Generator().manual_seed(0)) * 2
+    uniforms = uniforms_for(1, "test", count=20_000, tokens=1)[:, 0]
+    drawn = torch.cat([draw_tokens(logits.expand(len(some), -1), some) for some in uniforms.split(500)])
+    order = logits.argsort(descending=True)
+    rank = torch.empty_like(order)
+    rank[order] = torch.arange(len(order))
+    theirs = torch.multinomial(logits.softmax(-1), 20_000, True, generator=torch.Generator().manual_seed(2))
+    assert scipy.stats.ks_2samp(rank[drawn].numpy(), rank[theirs].numpy()).pvalue > 0.001
+
+
+def test_uniforms_are_one_row_per_prompt(policy):
+    with pytest.raises(ValueError, match="2 prompts but 3 rows of uniforms"):
+        sample_responses(policy, [SHORT, LONG], uniforms=torch.rand(3, 2, dtype=torch.float64), batch_size=2)
 
 
 def test_global_random_state_is_neither_read_nor_moved(policy):

@@ -9,7 +9,7 @@ from omegaconf import OmegaConf
 from bench.checked import ConfigError, build_checked
 from bench.data.artifacts import Artifact, build_once
 from bench.policies.load import load_policy
-from bench.seeding import generator_for
+from bench.seeding import uniforms_for
 from bench.worlds import read_world, reviews
 from bench.worlds.reviews import Params, build
 
@@ -48,7 +48,7 @@ def test_policy_samples_responses(world: Artifact) -> None:
     read = read_world(world.path)
     policy = load_policy(read.policy_dir)
     prompts = policy.encode(read.eval_prompts)
-    responses = policy.sample(prompts, max_new_tokens=32, generator=generator_for(0, "test"), batch_size=8)
+    responses = policy.sample(prompts, uniforms=uniforms_for(0, "test", count=20, tokens=32), batch_size=8)
     assert len(responses) == 20
     assert all(1 <= len(ids) <= 32 for ids in responses)
     assert any(policy.decode(responses))
