@@ -66,9 +66,9 @@ class LabelsConfig:
 
 @dataclass(frozen=True)
 class PairsConfig:
-    """Sizes of the preference data: `pool` and `held_out` are shared, a seed draws `per_cell` of the pool."""
+    """Sizes of the preference data: `held_out` is shared, a seed has a part of `pool` to itself (bench.data.parts)."""
 
-    pool: int = 6144
+    pool: int = 26624
     per_cell: int = 2560
     held_out: int = 256
     seed: int = 0  # draws the pool; the world's, not the cell's

@@ -37,7 +37,7 @@ SETTINGS: dict[str, Any] = {
     "optim.batch_pairs": 8,
     "optim.warmup_steps": 2,
     "optim.lr": 1e-2,
-    "pairs.pool": 96,
+    "pairs.pool": 112,
     "pairs.per_cell": 48,
     "pairs.held_out": 24,
     "evaluation.prompts": 24,

@@ -12,11 +12,12 @@ from torch import Tensor
 from bench.cells.evaluation import EvaluationSet, SampleEvaluation, evaluate_samples
 from bench.config import CellConfig
 from bench.data.pairs import PreferencePairs, load_pairs
+from bench.data.parts import rows_of
 from bench.data.preferences import HELD_OUT, PAIRS_FILE, TRAIN
 from bench.data.prepared import Prepared
 from bench.data.reference_samples import load_reference, load_standardization
 from bench.policies.load import Policy, load_policy, resolve_device
-from bench.seeding import generator_for, uniforms_for
+from bench.seeding import uniforms_for
 from gold_rm.reward_model import GoldModel, Standardization, load_gold_model
 
 _STARTS = 16  # seeds whose step 0 is kept
@@ -96,9 +97,8 @@ def evaluation_uniforms(config: CellConfig, step: int) -> Float64[Tensor, "promp
 
 
 def training_pairs(pool: PreferencePairs, config: CellConfig) -> PreferencePairs:
-    """The pairs of a cell: a seed is a new draw of the data, not only of its order (a replication, not a re-run)."""
-    drawn = torch.randperm(len(pool), generator=generator_for(config.seed, "subset"))
-    return pool.take(drawn[: config.pairs.per_cell])
+    """The pairs of a cell: a seed has data of its own, not only an order of its own (a replication, not a re-run)."""
+    return pool.take(torch.tensor(rows_of(config.seed, len(pool), config.pairs.per_cell)))
 
 
 def _load(prepared: Prepared, device: str, logits_mib: int | None) -> SharedInputs:

@@ -4,7 +4,7 @@ import os
 import sys
 import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -17,8 +17,9 @@ from bench.cells.cell import Cell
 from bench.cells.tracking import check_login
 from bench.checked import ConfigError
 from bench.claims import is_claimed, server_time
+from bench.data.parts import check_disjoint
 from bench.data.prepared import Prepared
-from bench.records import DONE, POLICY_DIR, RECORDS_FILE, WORKERS_DIR, cell_view, read_records, read_status
+from bench.records import DONE, POLICY_DIR, RECORDS_FILE, WORKERS_DIR, cell_view, read_plan, read_records, read_status
 from bench.sweep.compose import SweepRequest, launch_with_hydra
 from bench.sweep.local import LocalWorkers, WorkersKilled
 from bench.sweep.plan import is_left, is_planned, plan_cells, write_plan
@@ -98,7 +99,26 @@ def prepare_cells(cells: Sequence[Cell], progress: Callable[[str], None]) -> dic
             publish(cell.sweep_dir, built[key])
         _check_data(cell, built[key])
         prepared[cell.name] = built[key]
+    _check_parts(cells, prepared)
     return prepared
+
+
+def _check_parts(cells: Sequence[Cell], prepared: Mapping[str, Prepared]) -> None:
+    """Refuse two seeds that would train on the same pairs, in this call or beside cells that are planned already."""
+    from bench.sweep.preparing import training_pairs_in
+
+    plan = read_plan(cells[0].sweep_dir)
+    planned = {row["cell"]: row["seed"] for row in plan["cells"] if row["cell"] in plan["jobs"]}
+    for data in {each.preferences for each in prepared.values()}:
+        here = [cell for cell in cells if prepared[cell.name].preferences == data and cell.config.external is None]
+        earlier = [
+            seed
+            for name, seed in planned.items()
+            if plan["prepared"][plan["jobs"][name]["prepared"]]["preferences"]["fingerprint"] == data.fingerprint
+        ]
+        for per_cell in {cell.config.pairs.per_cell for cell in here}:
+            seeds = [cell.config.seed for cell in here if cell.config.pairs.per_cell == per_cell]
+            check_disjoint([*seeds, *earlier], training_pairs_in(data), per_cell, here[0].config.pairs.pool)
 
 
 def _check_data(cell: Cell, prepared: Prepared) -> None:

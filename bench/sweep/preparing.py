@@ -163,8 +163,13 @@ def _take_eval_prompts(world: World, config: CellConfig) -> list[str]:
     return world.eval_prompts[:wanted]
 
 
+def training_pairs_in(preferences: Artifact) -> int:
+    """Training pairs that are left after ties were dropped."""
+    return int(json.loads((preferences.path / FACTS_FILE).read_text())["kept_train"])
+
+
 def _check_pool(preferences: Artifact, config: CellConfig) -> None:
-    left = json.loads((preferences.path / FACTS_FILE).read_text())["kept_train"]
+    left = training_pairs_in(preferences)
     if config.pairs.per_cell > left:
         raise ConfigError(
             f"pairs.per_cell={config.pairs.per_cell}: {left} of pairs.pool={config.pairs.pool} are left after ties "

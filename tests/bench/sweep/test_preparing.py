@@ -14,6 +14,7 @@ from bench.data.artifacts import DamagedArtifact
 from bench.data.prepared import Prepared
 from bench.records import REFERENCE_COLUMNS
 from bench.sweep.driver import prepare_cells
+from bench.sweep.plan import write_plan
 from bench.sweep.preparing import prepare
 from bench.worlds import read_world
 from gold_rm.reward_model import GoldModelError
@@ -69,14 +70,14 @@ def test_facts_and_splits(tiny_world, tmp_path):
     held_out = pairs.loc[pairs["split"] == "held_out", "prompt"]
     assert set(held_out) <= set(world.eval_prompts[:24]), "held-out pairs are on the prompts of the evaluation"
     assert set(pairs.loc[pairs["split"] == "train", "prompt"]) <= set(world.train_prompts)
-    assert json.loads((result.preferences.path / "facts.json").read_text())["pairs"] == 96 + 24
+    assert json.loads((result.preferences.path / "facts.json").read_text())["pairs"] == 112 + 24
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
         ({"evaluation.prompts": 65}, "evaluation.prompts=65: world tiny holds out 64 prompts for evaluation"),
-        ({"pairs.per_cell": 96}, r"pairs.per_cell=96: \d+ of pairs.pool=96 are left after ties were dropped"),
+        ({"pairs.per_cell": 112}, r"pairs.per_cell=112: \d+ of pairs.pool=112 are left after ties were dropped"),
         ({"world.params.gold": "/no/where"}, "world.params.gold=/no/where: no such directory"),
         ({"world.params.polices": 1}, "world.params.polices: no such key; did you mean 'world.params.policy'"),
         ({"world.builder": "directory"}, "world.builder='directory': did you mean 'directories'?"),
@@ -178,3 +179,18 @@ def replace_paths(result):
         for name in ("world", "gold", "reference", "preferences")
     }
     return replace(result, policy_dir=result.policy_dir.resolve(), **artifacts)
+
+
+def test_two_seeds_on_one_part_of_the_pool_are_refused_also_beside_planned_cells(tiny_world, tmp_path):
+    def planned(*seeds):
+        cells = [tiny_world.cell(tmp_path / "runs", {"seed": seed}) for seed in seeds]
+        prepared = prepare_cells(cells, lambda message: None)
+        write_plan(cells[0].sweep_dir, cells, prepared, ["typed"], "1")
+
+    with pytest.raises(ConfigError, match="seed=1,3: both would train on part 1"):
+        planned(0, 1, 3)
+    planned(0)
+    planned(1)
+    with pytest.raises(ConfigError, match="seed=0,2: both would train on part 0"):
+        planned(2)
+    planned(0, 1)

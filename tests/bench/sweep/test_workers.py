@@ -64,10 +64,10 @@ def test_a_machine_without_the_prepared_data_fails_no_cell(plan, tiny_world, tmp
 
 def test_workers_of_a_call_run_what_it_asked_for_and_workers_by_hand_run_everything(plan):
     """The first call was interrupted; the second asks for less, and must not do the rest of the first."""
-    first, both = plan({"seed": 0}, {"seed": 1}, call="1")
-    (second, _) = plan({"seed": 2}, {"seed": 1}, call="2")
+    first, both = plan({"beta": 0.1}, {"beta": 0.2}, call="1")
+    (second, _) = plan({"beta": 0.3}, {"beta": 0.2}, call="2")
     assert work(first.sweep_dir, StopRequest(), call="2").done == [both.name, second.name]
-    (later,) = plan({"seed": 3}, call="3")
+    (later,) = plan({"beta": 0.4}, call="3")
     assert work(first.sweep_dir, StopRequest(), call="1", max_cells=1).done == [first.name]
     assert work(first.sweep_dir, StopRequest()).done == [later.name]
 
