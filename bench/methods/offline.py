@@ -22,7 +22,7 @@ _POLICY, _OPTIMIZER, _STEP = "policy.", "optimizer.", "step"
 def offline_trainer(inputs: TrainingInputs) -> "OfflineTrainer":
     """The trainer of a cell with method ``gpo``."""
     config = inputs.config
-    objective = Objective(resolve_loss(config.loss).fn, config.beta, config.length_normalized)
+    objective = Objective.scaled(resolve_loss(config.loss), config.beta, length_normalized=config.length_normalized)
     return OfflineTrainer(inputs.policy, inputs.pairs, objective, config.optim, seed=config.seed)
 
 
@@ -102,7 +102,7 @@ class OfflineTrainer:
 
 
 class BatchGradient(NamedTuple):
-    """A batch's mean loss (scalar), its ρ [pairs] in nats, and its gradient norm before clipping (scalar)."""
+    """A batch's mean f(βρ) (scalar), its ρ [pairs] in nats, and the norm of that mean's gradient before clipping."""
 
     loss: Tensor
     rho: Tensor
@@ -112,18 +112,18 @@ class BatchGradient(NamedTuple):
 def accumulate_gradient(
     policy: Policy, batch: PreferencePairs, objective: Objective, optim: OptimConfig
 ) -> BatchGradient:
-    """Put the clipped gradient of the batch's mean loss into ``.grad``, micro-batch by micro-batch."""
+    """Put the scaled, clipped gradient of the batch's mean loss into ``.grad``, micro-batch by micro-batch."""
     policy.zero_grad()
     losses, rhos = [], []
     for rows in torch.arange(len(batch)).split(optim.micro_batch_pairs or len(batch)):
         part = objective.per_pair(policy, batch.take(rows).to(policy.device))
         # Each piece is weighted by its share of the batch, so that pieces of unequal size sum to the mean.
         loss = part.loss.sum() / len(batch)
-        loss.backward()
+        (objective.scale * loss).backward()
         losses.append(loss.detach())
         rhos.append(part.rho.detach())
     grad_norm = torch.nn.utils.clip_grad_norm_(list(policy.parameters()), optim.clip_norm)
-    return BatchGradient(torch.stack(losses).sum(), torch.cat(rhos), grad_norm)
+    return BatchGradient(torch.stack(losses).sum(), torch.cat(rhos), grad_norm / objective.scale)
 
 
 def shuffled_batches(count: int, batch_size: int, generator: torch.Generator) -> Iterator[Tensor]:

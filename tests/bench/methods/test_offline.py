@@ -68,6 +68,33 @@ def test_at_the_reference_the_loss_is_f_of_0_and_the_gradient_is_beta_slope_time
     assert norm.item() == pytest.approx(seen.norm().item(), rel=1e-5)
 
 
+@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize("beta", [0.01, 0.3, 10.0])
+def test_the_first_scaled_gradient_is_the_same_for_every_loss_and_beta(reference, pairs, name, beta):
+    """That of −mean ρ; what is recorded stays that of f."""
+    loss, policy = LOSSES[name], reference.trainable()
+    value, _, norm = accumulate_gradient(policy, pairs, Objective.scaled(loss, beta), SETTINGS)
+    seen = gradient_of(policy)
+    policy.zero_grad()
+    (-pair_logprobs(policy, pairs).rho.mean()).backward()
+    expected = gradient_of(policy)
+    torch.testing.assert_close(seen, expected, rtol=1e-4, atol=1e-5 * expected.norm().item())
+    assert value.item() == pytest.approx(loss.value_at_zero, abs=1e-5)
+    assert norm.item() == pytest.approx(beta * abs(loss.slope_at_zero) * expected.norm().item(), rel=1e-4)
+
+
+@pytest.mark.parametrize("name", ["savage", "squared"])
+def test_the_scale_moves_nothing_but_what_is_clipped(reference, pairs, name):
+    """AdamW divides by the gradient's own size: without a clip, scaled and plain gradients train one policy."""
+    loss, weights = LOSSES[name], []
+    for objective in (Objective(loss.fn, BETA), Objective.scaled(loss, BETA)):
+        policy = reference.trainable()
+        list(train(policy, pairs, objective, SETTINGS))
+        weights.append(weights_of(policy))
+    assert (weights[0] - weights_of(reference.trainable())).abs().max() > 1e-3
+    torch.testing.assert_close(*weights, rtol=1e-3, atol=1e-5)
+
+
 @pytest.mark.parametrize("size", [1, 3, 8, 20, 50])
 @pytest.mark.parametrize("length_normalized", [False, True])
 def test_micro_batches_sum_to_the_batch(reference, pairs, size, length_normalized):
