@@ -86,13 +86,14 @@ def test_the_first_scaled_gradient_is_the_same_for_every_loss_and_beta(reference
 @pytest.mark.parametrize("name", ["savage", "squared"])
 def test_the_scale_moves_nothing_but_what_is_clipped(reference, pairs, name):
     """AdamW divides by the gradient's own size: without a clip, scaled and plain gradients train one policy."""
-    loss, weights = LOSSES[name], []
+    loss, margins = LOSSES[name], []
     for objective in (Objective(loss.fn, BETA), Objective.scaled(loss, BETA)):
         policy = reference.trainable()
         list(train(policy, pairs, objective, SETTINGS))
-        weights.append(weights_of(policy))
-    assert (weights[0] - weights_of(reference.trainable())).abs().max() > 1e-3
-    torch.testing.assert_close(*weights, rtol=1e-3, atol=1e-5)
+        # Not the weights: keys' biases have gradient 0, and AdamW makes steps of its rounding.
+        margins.append(pair_logprobs(policy, pairs).rho.detach())
+    assert margins[0].abs().max() > 0.1
+    torch.testing.assert_close(*margins, rtol=1e-3, atol=1e-3)
 
 
 @pytest.mark.parametrize("size", [1, 3, 8, 20, 50])
