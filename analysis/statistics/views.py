@@ -7,19 +7,24 @@ import pandas as pd
 
 from analysis.data.sweep import Sweep
 from analysis.statistics.analyze import Analysis, analyze
+from analysis.statistics.claims import Rules, read_rules
 from analysis.theory.losses import predicted_beta_ratios
 from bench.records import GPO
 
 
-def analyze_views(sweeps: Sequence[Sweep], *, seed: int = 0, ends_only: bool = True) -> dict[str, Analysis]:
+def analyze_views(
+    sweeps: Sequence[Sweep], *, seed: int = 0, ends_only: bool | None = None, rules: Rules | None = None
+) -> dict[str, Analysis]:
     """One analysis per sweep and setting (learning rate, ...), by a title that tells them apart.
 
     Args:
         seed: of the resampling, the same for every view.
         ends_only: see `analysis.statistics.analyze.analyze`.
+        rules: of the verdicts; those of conf/claims.yaml by default.
     Raises:
         analysis.data.sweep.RefusedSweep: samples that contradict their records.
     """
+    rules = read_rules() if rules is None else rules
     names = [sweep.name for sweep in sweeps]
     views = {}
     for sweep in sweeps:
@@ -27,7 +32,9 @@ def analyze_views(sweeps: Sequence[Sweep], *, seed: int = 0, ends_only: bool = T
         for setting, part in sweep.by_setting():
             title = ", ".join([name, *(f"{key} = {value}" for key, value in setting.items())])
             predictions = _predictions(part)
-            views[title] = analyze(part, np.random.default_rng(seed), predictions=predictions, ends_only=ends_only)
+            views[title] = analyze(
+                part, np.random.default_rng(seed), predictions=predictions, rules=rules, ends_only=ends_only
+            )
     return views
 
 
