@@ -26,8 +26,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=0, help="of the resampling (default 0)")
     parser.add_argument(
         "--fit", choices=("last", "all"),
-        help="checkpoints that frontiers are fitted to: the last of each cell, or those on the way too (default: as the "
-        "rules say, last)",
+        help="checkpoints that frontiers are fitted to: the last of each cell, or those on the way too (default: "
+        "as the rules say)",
     )  # fmt: skip
     parser.add_argument(
         "--notebooks", action=argparse.BooleanOptionalAction,

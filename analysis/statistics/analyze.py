@@ -58,9 +58,7 @@ def analyze(
     rules = rules or Rules()
     by_rule = rules.fit == "last"
     ends_only = by_rule if ends_only is None else ends_only
-    changed = (
-        "" if ends_only == by_rule else f"Frontiers are not fitted to {rules.fit} checkpoints, as {rules.name} says."
-    )
+    changed = "" if ends_only == by_rule else f"{rules.name} fits frontiers to {rules.fit} checkpoints."
     draws = make_draws(sweep, rng)
     frontiers = fit_frontiers(draws, ends_only=ends_only, budgets=budgets, margin=rules.c1.margin)
     betas = find_optimal_betas(

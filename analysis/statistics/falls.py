@@ -15,13 +15,13 @@ class Fall:
     """A fall of one variant; gold in SD units, KL in nats.
 
     Attributes:
-        values: [R] gold at the peak minus gold at `kl_end`, in every version.
+        falls: [R] gold at the peak minus gold at `kl_end`, in every version.
         peak: [R] gold at the full data's peak.
-        by_seed: [S] each seed's own fall (its pseudo-value), of which `values[0]` is the mean; with one seed, that fall.
+        by_seed: [S] each seed's own fall (its pseudo-value), of which `falls[0]` is the mean; with one seed, that fall.
         kl_end: where the fall ends.
     """
 
-    values: np.ndarray
+    falls: np.ndarray
     peak: np.ndarray
     by_seed: np.ndarray
     design: Design

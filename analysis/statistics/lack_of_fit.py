@@ -1,10 +1,10 @@
 """Do the data reject a form of gold against d = √KL? Its misses against the spread between seeds.
 
 A repeated-measures F test. Seeds are subjects, the configurations (β and step) are what each is measured at, and the
-residuals from the form are the measurements. What two fitted parameters and a shift common to all configurations take up
-(seeds and evaluation prompts shift them all) is projected out; what is left has mean 0 if the form is right. Configurations
-differ in noise and share seeds, so the degrees of freedom are reduced by Greenhouse and Geisser's ε (1959, Psychometrika
-24:95), which needs no model of either.
+residuals from the form are the measurements. What two fitted parameters and a shift common to all configurations take
+up (seeds and evaluation prompts shift them all) is projected out; what is left has mean 0 if the form is right.
+Configurations differ in noise and share seeds, so the degrees of freedom are reduced by Greenhouse and Geisser's ε
+(1959, Psychometrika 24:95), which needs no model of either.
 """
 
 import numpy as np

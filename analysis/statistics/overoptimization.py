@@ -1,9 +1,10 @@
 """Does gold rise, peak and fall with KL? The frontier's own peak, and Gao et al.'s two forms against a monotone one.
 
 The forms pass through gold 0 at KL 0 and have two parameters. They are fitted to the checkpoints of a variant by least
-squares weighted with 1/gold_se²; of the forms that the data do not reject (`analysis.statistics.lack_of_fit`) the one that
-best predicts the checkpoints of a β (with fewer than three β: of a seed) that it was not fitted to is chosen, and none
-where all are rejected. Where gold peaks is read off the smoothed frontier, which follows the data where the forms do not.
+squares weighted with 1/gold_se²; of the forms that the data do not reject (`analysis.statistics.lack_of_fit`) the one
+that best predicts the checkpoints of a β (with fewer than three β: of a seed) that it was not fitted to is chosen, and
+none where all are rejected. Where gold peaks is read off the smoothed frontier, which follows the data where the forms
+do not.
 """
 
 from collections.abc import Mapping, Sequence
@@ -31,7 +32,8 @@ FIT_COLUMNS = [
 CURVE_COLUMNS = ["variant", "form", "kl", "chosen", "gold"]
 _PEAK = ("kl_peak", "kl_peak_low", "kl_peak_high", "gold_peak", "gold_peak_low", "gold_peak_high")
 PEAK_COLUMNS = [
-    "variant", "form", *_PEAK, "kl_max", "inside", "note", "drop_kl", "drop", "drop_low", "drop_high", "drop_se", "kind",
+    "variant", "form", *_PEAK, "kl_max", "inside", "note", "drop_kl", "drop", "drop_low", "drop_high", "drop_se",
+    "kind",
 ]  # fmt: skip
 _CURVE_POINTS = 80
 _PEAK_POINTS = 401
@@ -43,18 +45,18 @@ class Overoptimization:
 
     Attributes:
         fits: ``variant, form, first, first_low, first_high, second, second_low, second_high, kind, held_out_rmse,
-            folds, lack_of_fit, chosen``; first and second are α, β (or a, s) in SD units and √nats; held_out_rmse in SD,
-            NaN where there is a single fold (then no form is chosen); lack_of_fit is p of the test against the spread
-            between seeds, NaN where there is none; a form whose p is below 5 % is not chosen.
-        curves: ``variant, form, kl, gold, chosen``; the fitted forms inside the data, and the frontier (``spline``), which
-            is the chosen one where no form fits.
+            folds, lack_of_fit, chosen``; first and second are α, β (or a, s) in SD units and √nats; held_out_rmse in
+            SD, NaN where there is a single fold (then no form is chosen); lack_of_fit is p of the test against the
+            spread between seeds, NaN where there is none; a form whose p is below 5 % is not chosen.
+        curves: ``variant, form, kl, gold, chosen``; the fitted forms inside the data, and the frontier (``spline``),
+            which is the chosen one where no form fits.
         peaks: one row per variant: ``variant, form, kl_peak, kl_peak_low, kl_peak_high, gold_peak, gold_peak_low,
-            gold_peak_high, kl_max, inside, note, drop_kl, drop, drop_low, drop_high, drop_se, kind``; form is the chosen
-            one, ``none fits`` or ``none`` (it cannot be known); the peak is the smoothed frontier's, NaN and a note ("no
-            peak inside the data") where gold is highest at an end. A kl_peak_high of ∞ says that the interval leaves the
-            data. drop is gold at the peak minus gold at drop_kl, the largest of the ends that the data cover (without
-            one: kl_max), the peak located without the seed on which it is measured (with one seed: on the same data,
-            which favors a positive drop).
+            gold_peak_high, kl_max, inside, note, drop_kl, drop, drop_low, drop_high, drop_se, kind``; form is the
+            chosen one, ``none fits`` or ``none`` (it cannot be known); the peak is the smoothed frontier's, NaN and a
+            note ("no peak inside the data") where gold is highest at an end. A kl_peak_high of ∞ says that the interval
+            leaves the data. drop is gold at the peak minus gold at drop_kl, the largest of the ends that the data cover
+            (without one: kl_max), the peak located without the seed on which it is measured (with one seed: on the same
+            data, which favors a positive drop).
         warnings: sentences.
     """
 
@@ -174,5 +176,5 @@ def _peak_row(variant: str, chosen: str, curve: SmoothedFrontier, ends: Sequence
         row["note"] = "a single β and seed: no form can be chosen by held-out error"
     end = max(filter(curve.covers, ends), default=curve.kl_max)
     fall = measure_fall(curve, end)
-    drop = interval(fall.values, curve.design)
+    drop = interval(fall.falls, curve.design)
     return row | {"drop_kl": end, "kind": str(drop.kind)} | {k: float(v) for k, v in drop.columns("drop").items()}

@@ -1,6 +1,5 @@
 """Several comparisons of which one alone may decide: intervals at any level, and which lie beyond given limits."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -15,7 +14,7 @@ class Contrasts:
     """Estimates with their values in every version of the table; differences are thereby paired by seed and prompt."""
 
     labels: list[dict[str, object]] = field(default_factory=list)
-    values: list[np.ndarray] = field(default_factory=list)
+    replicates: list[np.ndarray] = field(default_factory=list)
     designs: list[Design] = field(default_factory=list)
 
     def __len__(self) -> int:
@@ -24,7 +23,7 @@ class Contrasts:
     def add(self, values: np.ndarray, design: Design, **labels: object) -> None:
         """One comparison: values [R]."""
         self.labels.append(labels)
-        self.values.append(values)
+        self.replicates.append(values)
         self.designs.append(design)
 
     def table(self, name: str, level: float) -> pd.DataFrame:
@@ -65,9 +64,3 @@ class Contrasts:
         """Which estimates pass two one-sided tests at 1 − level, each on its own: whose interval lies inside."""
         table = self.table("x", 2 * level - 1)
         return ((table["x_low"] > low) & (table["x_high"] < high)).to_numpy()
-
-
-def only(contrasts: Contrasts, kept: Sequence[bool]) -> Contrasts:
-    """Those comparisons that are `kept`."""
-    chosen = [number for number, keep in enumerate(kept) if keep]
-    return Contrasts(*([part[k] for k in chosen] for part in (contrasts.labels, contrasts.values, contrasts.designs)))

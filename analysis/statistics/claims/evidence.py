@@ -1,4 +1,4 @@
-"""What stands against a verdict before any is given: too few or missing cells, copies, constant gold, identical runs."""
+"""What stands against a verdict before any is given: missing cells, copies, constant gold, identical runs."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -120,8 +120,11 @@ def _too_few(final: pd.DataFrame, variants: Iterable[str], rules: Rules) -> Iter
     partial = [(key, own) for key, own in cells.items() if own != seeds[key[0]]]  # type: ignore[index]
     if partial:
         (variant, strength), own = partial[0]  # type: ignore[misc]
-        lacks = listed(sorted(seeds[variant] - own))
-        yield f"{len(partial)} pairs of variant and strength lack a seed, such as {variant} at {strength:g}: seed {lacks}"
+        count, absent = (
+            f"{len(partial)} pairs of variant and strength lack a seed",
+            listed(sorted(seeds[variant] - own)),
+        )
+        yield f"{count}, such as {variant} at {strength:g}: seed {absent}"
 
 
 def _copies(final: pd.DataFrame) -> Iterator[str]:

@@ -61,8 +61,8 @@ def rise_and_fall(
     sentence = (
         f"{int(down.sum())} of {len(curves)} variants fall beyond noise from their peak to KL "
         f"{listed(sorted(set(table['kl_end'])))} nats, and {int(stays.sum())} are shown to stay within "
-        f"{rules.c3.margin:g} SD of it; the smallest fall is {weakest['variant']}'s: {with_interval(weakest, 'fall')} SD "
-        f"up to KL {weakest['kl_end']:g}."
+        f"{rules.c3.margin:g} SD of it; the smallest fall is {weakest['variant']}'s: "
+        f"{with_interval(weakest, 'fall')} SD up to KL {weakest['kl_end']:g}."
     )
     if short:
         sentence += f" Data of {listed(short)} do not reach KL {first:g} nats, so nothing is concluded."
@@ -102,7 +102,7 @@ def _table(falls: Mapping[str, Fall], pooled: tuple[float, float] | None, level:
     """``variant, kl_end, fall, fall_low, fall_high, fall_se, kind, rise, rise_low, rise_high``, each on its own."""
     rows = []
     for variant, fall in falls.items():
-        own = interval(fall.values, fall.design, level=level)
+        own = interval(fall.falls, fall.design, level=level)
         row = {key: float(value) for key, value in own.columns("fall").items()}
         if pooled is not None and np.isfinite(row["fall_se"]):
             variance, freedom = pooled
@@ -112,7 +112,7 @@ def _table(falls: Mapping[str, Fall], pooled: tuple[float, float] | None, level:
             half = float(np.sqrt(critical[0] ** 2 * variance + critical[1] ** 2 * prompts))
             row |= {"fall_low": row["fall"] - half, "fall_high": row["fall"] + half,
                     "fall_se": float(np.sqrt(variance + prompts))}  # fmt: skip
-        if not fall.values.any():  # the peak is the end in every version
+        if not np.any(fall.falls):  # the peak is the end in every version
             row |= {"fall_low": 0.0, "fall_high": 0.0}
         rise = interval(fall.peak, fall.design, level=level)
         row |= {"rise": float(rise.estimate), "rise_low": float(rise.low), "rise_high": float(rise.high)}
@@ -123,8 +123,8 @@ def _table(falls: Mapping[str, Fall], pooled: tuple[float, float] | None, level:
 def _rule(rules: Rules) -> str:
     first, margin, level = rules.c3.ends[0], rules.c3.margin, f"{100 * rules.level:g} %"
     return (
-        f"Supported: of every variant, gold at the frontier's peak is above π_ref's and above gold at the largest KL of "
-        f"{listed(rules.c3.ends)} nats inside its data ({level} intervals, paired by seed, seed variances pooled over "
+        f"Supported: of every variant, gold at the frontier's peak is above π_ref's and above gold at the largest KL "
+        f"of {listed(rules.c3.ends)} nats inside its data ({level} intervals, paired by seed, seed variances pooled over "
         f"variants where they agree; all must pass, so no correction is due). Not supported: some variant's fall stays "
         f"below {margin:g} SD (Bonferroni over variants). Only where every variant's data reach KL {first:g} nats."
     )

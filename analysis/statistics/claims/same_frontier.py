@@ -1,7 +1,7 @@
 """C1: do all variants trace the same frontier?
 
-"All are equivalent" is an intersection–union hypothesis: it is claimed only if every single test passes, so each test may
-use the whole error probability (Berger 1982, Technometrics 24:295). "Some two differ" is the union, and is corrected.
+"All are equivalent" is an intersection–union hypothesis: it is claimed only if every single test passes, so each test
+may use the whole error probability (Berger 1982, Technometrics 24:295). "Some two differ" is the union: corrected.
 """
 
 from collections.abc import Mapping

@@ -1,6 +1,7 @@
 """C4: does a smaller μ-weighted squared loss E[ρ²] go with a smaller KL?"""
 
 from dataclasses import asdict
+from typing import Any
 
 from analysis.statistics.claims.claim import INCONCLUSIVE, NOT_SUPPORTED, SUPPORTED, Claim, make_claim
 from analysis.statistics.claims.rules import Rules
@@ -8,8 +9,8 @@ from analysis.statistics.discordance import Discordance
 
 QUANTITY = "KL of the checkpoint with the smaller E[ρ²] over KL of the other, clearest discordant pair"
 RULE = (
-    "Supported: a pair of checkpoints has E[ρ²] and KL in opposite order beyond noise. Not supported: none has among at "
-    "least 100 pairs whose order is resolved."
+    "Supported: a pair of checkpoints has E[ρ²] and KL in opposite order beyond noise. Not supported: none has among "
+    "at least 100 pairs whose order is resolved."
 )
 ENOUGH_PAIRS = 100
 
@@ -22,7 +23,7 @@ def squared_loss_is_not_kl(discordance: Discordance, rules: Rules) -> Claim:
         "rank_correlations": discordance.rank_correlations.to_dict("records"),
         "clearest": None if discordance.clearest is None else asdict(discordance.clearest),
     }
-    words = {"rule": RULE, "quantity": QUANTITY}
+    words: dict[str, Any] = {"rule": RULE, "quantity": QUANTITY}
     if discordance.seeds < 2:
         sentence = "Noise between runs is unknown with one seed."
         return make_claim("C4", INCONCLUSIVE, sentence, numbers=numbers, **words)
