@@ -113,8 +113,8 @@ def _sentence(
     )
     return (
         f"At KL {listed(budgets)} nats {int((agrees > 0).sum())} of {len(table)} variants need another β than "
-        f"{baseline} on the side that theory predicts, {int((agrees < 0).sum())} on the other, and {int(same.sum())} the same: "
-        f"ratios {each}. Farthest from its prediction is {clearest['variant']}."
+        f"{baseline} on the side that theory predicts, {int((agrees < 0).sum())} on the other, and "
+        f"{int(same.sum())} the same: ratios {each}. Farthest from its prediction is {clearest['variant']}."
     )
 
 
@@ -125,5 +125,6 @@ def _rule(rules: Rules, baseline: str) -> str:
         f"Supported: of every variant whose local prediction is not 1, β at equal KL (geometric mean over KL "
         f"{listed(rules.c2.budgets)} nats, paired by seed) over {baseline}'s lies on the predicted side of 1 at "
         f"{level} after {correction}. Not supported: one lies on the other side, or is within a factor of "
-        f"{rules.c2.same:g} of 1 without being on the predicted side. Variants without such a prediction are shown and take no part."
+        f"{rules.c2.same:g} of 1 without being on the predicted side. Variants without such a prediction are "
+        "shown and take no part."
     )

@@ -29,7 +29,7 @@ class Contrasts:
     def table(self, name: str, level: float) -> pd.DataFrame:
         """The labels, then ``name, name_low, name_high, name_se, kind`` with intervals at `level`, each on its own."""
         results = [
-            interval(values, design, level=level) for values, design in zip(self.values, self.designs, strict=True)
+            interval(values, design, level=level) for values, design in zip(self.replicates, self.designs, strict=True)
         ]
         numbers = [{key: float(value) for key, value in result.columns(name).items()} for result in results]
         rows = [

@@ -124,7 +124,7 @@ def _rule(rules: Rules) -> str:
     first, margin, level = rules.c3.ends[0], rules.c3.margin, f"{100 * rules.level:g} %"
     return (
         f"Supported: of every variant, gold at the frontier's peak is above π_ref's and above gold at the largest KL "
-        f"of {listed(rules.c3.ends)} nats inside its data ({level} intervals, paired by seed, seed variances pooled over "
-        f"variants where they agree; all must pass, so no correction is due). Not supported: some variant's fall stays "
-        f"below {margin:g} SD (Bonferroni over variants). Only where every variant's data reach KL {first:g} nats."
+        f"of {listed(rules.c3.ends)} nats inside its data ({level} intervals, paired by seed, seed variances pooled "
+        f"over variants where they agree; all must pass, so no correction is due). Not supported: some variant's fall "
+        f"stays below {margin:g} SD (Bonferroni over variants). Only where all data reach KL {first:g} nats."
     )

@@ -38,5 +38,10 @@ def squared_loss_is_not_kl(discordance: Discordance, rules: Rules) -> Claim:
         f"E[ρ²] of {pair.variant_b} at strength {pair.strength_b:g}, step {pair.step_b}, and {pair.kl_ratio:.2f} times "
         f"its KL [{pair.kl_ratio_low:.2f}, {pair.kl_ratio_high:.2f}]."
     )
-    interval = {"estimate": pair.kl_ratio, "low": pair.kl_ratio_low, "high": pair.kl_ratio_high, "kind": "pairs"}
+    interval: dict[str, Any] = {
+        "estimate": pair.kl_ratio,
+        "low": pair.kl_ratio_low,
+        "high": pair.kl_ratio_high,
+        "kind": "pairs",
+    }
     return make_claim("C4", SUPPORTED, sentence, numbers=numbers, **words, **interval)
