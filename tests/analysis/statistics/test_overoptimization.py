@@ -167,17 +167,18 @@ def test_held_out_error_picks_the_true_form(form):
 def test_coverage_of_parameters_and_peak():
     rng = np.random.default_rng(6)
     kl_peak = np.exp(TRUTH["rl"][0] / TRUTH["rl"][1] - 1) ** 2
+    variants = tuple(f"variant {number}" for number in range(20))
     hits, peaks = [], []
-    for _ in range(30):
-        result, _ = fitted(gold_of("rl"), rng, draws=50, ends_only=True, seeds=5)
-        fit, peak = result.fits.set_index("form").loc["rl"], result.peaks.iloc[0]
-        hits += [fit["first_low"] <= TRUTH["rl"][0] <= fit["first_high"]]
-        hits += [fit["second_low"] <= TRUTH["rl"][1] <= fit["second_high"]]
-        if peak["inside"]:
-            peaks += [peak["kl_peak_low"] <= kl_peak <= peak["kl_peak_high"]]
+    for _ in range(4):  # twenty sweeps in one share seeds and prompts
+        result, _ = fitted(gold_of("rl"), rng, draws=50, ends_only=True, seeds=5, variants=variants)
+        fit = result.fits.query("form == 'rl'")
+        for name, truth in zip(("first", "second"), TRUTH["rl"], strict=True):
+            hits += ((fit[f"{name}_low"] <= truth) & (truth <= fit[f"{name}_high"])).tolist()
+        inside = result.peaks[result.peaks["inside"]]
+        peaks += ((inside["kl_peak_low"] <= kl_peak) & (kl_peak <= inside["kl_peak_high"])).tolist()
     assert np.mean(hits) >= 0.88
-    assert len(peaks) > 25
-    assert np.mean(peaks) >= 0.85  # where the chosen form's peak was read off, 36 % in an audit
+    assert len(peaks) == 80
+    assert np.mean(peaks) >= 0.8  # smoothing flattens a broad peak; of the best of three forms it was 0.36
 
 
 def bump(variant, kl):
