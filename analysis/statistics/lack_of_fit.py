@@ -16,17 +16,24 @@ from analysis.statistics.gold_forms import form_gold
 _STEP = 1e-5  # relative, of the numerical derivative by a parameter
 
 
-def lack_of_fit(form: str, parameters: np.ndarray, rows: pd.DataFrame) -> float:
+def by_configuration(rows: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
+    """√KL and gold, each [seeds, configurations], of checkpoints ``strength, seed, step, kl, gold``.
+
+    Those at step 0 are known and left out, and so are configurations that lack a seed.
+    """
+    moved = rows[rows["step"] > 0]
+    table = moved.pivot_table(index="seed", columns=["strength", "step"], values=["kl", "gold"], aggfunc="mean")
+    complete = table["kl"].notna().all().to_numpy()
+    return np.sqrt(table["kl"].to_numpy()[:, complete]), table["gold"].to_numpy()[:, complete]
+
+
+def lack_of_fit(form: str, parameters: np.ndarray, d: np.ndarray, gold: np.ndarray) -> float:
     """p that misses as large come from the spread between seeds; NaN with fewer than two seeds or four configurations.
 
     Args:
         parameters: [2] of the fit.
-        rows: ``strength, seed, step, kl, gold`` of the checkpoints; those at step 0 are known and left out, and so are
-            configurations that lack a seed.
+        d, gold: see `by_configuration`.
     """
-    moved = rows[rows["step"] > 0]
-    d = _by_seed(moved.assign(value=np.sqrt(moved["kl"])))
-    gold = _by_seed(moved.assign(value=moved["gold"]))
     seeds, places = gold.shape
     if seeds < 2 or places < 4:
         return np.nan
@@ -35,12 +42,6 @@ def lack_of_fit(form: str, parameters: np.ndarray, rows: pd.DataFrame) -> float:
     rank = np.linalg.matrix_rank(taken)
     free = np.linalg.svd(taken, full_matrices=True)[0][:, rank:]
     return _repeated_measures(residual @ free)
-
-
-def _by_seed(rows: pd.DataFrame) -> np.ndarray:
-    """[seeds, configurations]."""
-    table = rows.pivot_table(index="seed", columns=["strength", "step"], values="value", aggfunc="mean")
-    return table.dropna(axis=1).to_numpy()
 
 
 def _slopes(form: str, parameters: np.ndarray, d: np.ndarray) -> list[np.ndarray]:

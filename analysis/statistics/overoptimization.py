@@ -13,11 +13,11 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from analysis.statistics.falls import measure_fall
+from analysis.statistics.falls import measure_fall, places_of
 from analysis.statistics.frontier import SmoothedFrontier
 from analysis.statistics.gold_forms import FORMS, fit_form, form_gold
 from analysis.statistics.intervals import LEVEL, interval
-from analysis.statistics.lack_of_fit import lack_of_fit
+from analysis.statistics.lack_of_fit import by_configuration, lack_of_fit
 from analysis.statistics.peaks import highest_point
 from analysis.statistics.resampling import Design, Draws, VariantReplicates
 from analysis.statistics.stacking import stack, stack_rows
@@ -55,8 +55,8 @@ class Overoptimization:
             chosen one, ``none fits`` or ``none`` (it cannot be known); the peak is the smoothed frontier's, NaN and a
             note ("no peak inside the data") where gold is highest at an end. A kl_peak_high of ∞ says that the interval
             leaves the data. drop is gold at the peak minus gold at drop_kl, the largest of the ends that the data cover
-            (without one: kl_max), the peak located without the seed on which it is measured (with one seed: on the same
-            data, which favors a positive drop).
+            (without one: kl_max), from the highest place where data lie, located without the seed on which it is
+            measured (with one seed: on the same data, which favors a positive drop).
         warnings: sentences.
     """
 
@@ -82,7 +82,8 @@ def fit_overoptimization(
         d = np.sqrt(replicates.kl)
         parameters = {form: fit_form(form, d, replicates.gold, weight) for form in FORMS}
         errors, folds = _held_out_rmse(replicates, weight[0])
-        misfit = {form: lack_of_fit(form, values[0], replicates.rows) for form, values in parameters.items()}
+        configurations = by_configuration(replicates.rows)
+        misfit = {form: lack_of_fit(form, values[0], *configurations) for form, values in parameters.items()}
         chosen = _choose(errors, folds, misfit)
         fits += [
             _fit_row(variant, form, values, replicates.design, errors[form], folds)
@@ -90,7 +91,7 @@ def fit_overoptimization(
             for form, values in parameters.items()
         ]
         curves += _curves(variant, parameters, smoothed[variant], chosen)
-        peaks.append(_peak_row(variant, chosen, smoothed[variant], ends))
+        peaks.append(_peak_row(variant, chosen, smoothed[variant], ends, places_of(replicates.rows)))
     table = stack_rows(peaks, PEAK_COLUMNS)
     warnings = [f"{row.variant}: {row.note}" for row in table.itertuples() if row.note and row.note != NO_PEAK]
     return Overoptimization(
@@ -157,7 +158,9 @@ def _fit_row(
     return row | {"kind": result.kind[0], "held_out_rmse": error, "folds": folds}
 
 
-def _peak_row(variant: str, chosen: str, curve: SmoothedFrontier, ends: Sequence[float]) -> dict[str, object]:
+def _peak_row(
+    variant: str, chosen: str, curve: SmoothedFrontier, ends: Sequence[float], places: np.ndarray
+) -> dict[str, object]:
     row: dict[str, object] = {"variant": variant, "form": chosen, **dict.fromkeys(_PEAK, np.nan)}
     d = np.sqrt(curve.grid(_PEAK_POINTS))
     gold = curve.gold(d**2)
@@ -175,6 +178,6 @@ def _peak_row(variant: str, chosen: str, curve: SmoothedFrontier, ends: Sequence
     if chosen == "none":
         row["note"] = "a single β and seed: no form can be chosen by held-out error"
     end = max(filter(curve.covers, ends), default=curve.kl_max)
-    fall = measure_fall(curve, end)
+    fall = measure_fall(curve, end, places)
     drop = interval(fall.falls, curve.design)
     return row | {"drop_kl": end, "kind": str(drop.kind)} | {k: float(v) for k, v in drop.columns("drop").items()}

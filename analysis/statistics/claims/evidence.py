@@ -15,6 +15,7 @@ from analysis.statistics.resampling import Draws
 # What no two runs share by chance: means of hundreds of samples to the last bit.
 _MEASURED = ["kl", "kl_se", "gold", "gold_se"]
 _CELL = ["variant", "strength", "seed"]
+_KEPT = [*_CELL, "step", *_MEASURED]
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,8 @@ class Evidence:
 
     Attributes:
         variants: that were trained here, in the order of the plan; imported policies take no part in verdicts.
-        final: last checkpoints of their cells: ``variant, strength, seed, kl, kl_se, gold, gold_se``.
+        final: last checkpoints of their cells: ``variant, strength, seed, step, kl, kl_se, gold,
+            gold_se``.
         obstacles: sentences; with any of them every verdict is inconclusive.
         identical: ``variant_a, variant_b, strength, seed``: cells of two variants that measured the same to the last
             bit, as two losses do that have the same gradient wherever training went.
@@ -40,6 +42,8 @@ class Evidence:
         Two variants are one there if the strengths whose mean KL lies next to `kl`, below and above, are the same and
         all their cells identical.
         """
+        if self.identical.empty:
+            return {variant: variant for variant in self.variants}
         around = {variant: self._around(variant, kl) for variant in self.variants}
         shared = self.identical.groupby(["variant_a", "variant_b"])
         pairs = {names: set(map(tuple, rows[["strength", "seed"]].to_numpy())) for names, rows in shared}
@@ -85,7 +89,7 @@ def gather_evidence(draws: Draws, rules: Rules, sweep: Sweep | None = None) -> E
     if sweep is not None:
         trained = tuple(name for name in draws.variants if sweep.methods[name] != EXTERNAL)
     rows = draws.rows[draws.rows["variant"].isin(trained)]
-    final = rows.loc[rows["is_final"], [*_CELL, *_MEASURED]].reset_index(drop=True)
+    final = rows.loc[rows["is_final"], _KEPT].reset_index(drop=True)
     obstacles = [*_unfinished(sweep), *_too_few(final, trained, rules), *_copies(final), *_constant(final)]
     return Evidence(trained, final, tuple(obstacles), _identical(final, trained))
 

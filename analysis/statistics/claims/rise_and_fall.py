@@ -22,7 +22,7 @@ from analysis.statistics.claims.claim import (
 )  # fmt: skip
 from analysis.statistics.claims.evidence import Evidence
 from analysis.statistics.claims.rules import Rules
-from analysis.statistics.falls import Fall, measure_fall
+from analysis.statistics.falls import Fall, measure_fall, places_of
 from analysis.statistics.frontier import SmoothedFrontier
 from analysis.statistics.intervals import interval
 from analysis.statistics.overoptimization import Overoptimization
@@ -41,7 +41,11 @@ def rise_and_fall(
         sentence = "No variant has enough trained policies for a curve."
         return make_claim("C3", INCONCLUSIVE, sentence, rule=rule, quantity=QUANTITY, numbers={})
     ends = {variant: max(filter(curve.covers, rules.c3.ends), default=np.nan) for variant, curve in curves.items()}
-    falls = {name: measure_fall(curve, ends[name]) for name, curve in curves.items() if np.isfinite(ends[name])}
+    falls = {
+        name: measure_fall(curve, ends[name], places_of(evidence.final[evidence.final["variant"] == name]))
+        for name, curve in curves.items()
+        if np.isfinite(ends[name])
+    }
     short = [variant for variant in curves if variant not in falls]
     reach = {variant: curve.kl_max for variant, curve in curves.items()}
     numbers: dict[str, object] = {"needed_kl": first, "largest_kl": reach, "too_short": short}

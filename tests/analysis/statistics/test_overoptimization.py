@@ -11,7 +11,7 @@ from synthetic_draws import QUIET, Noise, simulate
 
 from analysis.statistics.frontier import fit_frontiers
 from analysis.statistics.gold_forms import FORMS, fit_form, form_gold
-from analysis.statistics.lack_of_fit import lack_of_fit
+from analysis.statistics.lack_of_fit import by_configuration, lack_of_fit
 from analysis.statistics.overoptimization import NO_PEAK, NONE_FITS, fit_overoptimization
 
 BETAS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
@@ -224,10 +224,13 @@ def test_lack_of_fit_is_the_repeated_measures_f_test():
     taken = np.stack([d, -(d**2), np.ones(4)], axis=1)
     free = np.linalg.svd(taken)[0][:, 3]
     expected = stats.ttest_1samp(gold @ free, 0).pvalue  # what the parameters take up is gone, whatever they are
+    rows = pd.concat([rows, rows.assign(step=0, kl=0.0, gold=0.1), rows[:1].assign(strength=9.0)])
+    table = by_configuration(rows)
+    np.testing.assert_allclose(table[1], gold)
     for parameters in ((1.0, 0.2), (0.7, 0.3)):
-        assert lack_of_fit("best_of_n", np.array(parameters), rows) == pytest.approx(expected, rel=1e-4)
-    assert np.isnan(lack_of_fit("best_of_n", np.array([1.0, 0.2]), rows[rows["seed"] == 0]))
-    assert np.isnan(lack_of_fit("best_of_n", np.array([1.0, 0.2]), rows[rows["strength"] > 0.1]))
+        assert lack_of_fit("best_of_n", np.array(parameters), *table) == pytest.approx(expected, rel=1e-4)
+    for few in (rows[rows["seed"] == 0], rows[rows["strength"] > 0.1]):
+        assert np.isnan(lack_of_fit("best_of_n", np.array([1.0, 0.2]), *by_configuration(few)))
 
 
 @pytest.mark.parametrize("ends_only", [False, True])

@@ -168,7 +168,7 @@ def test_two_variants_that_are_one_show_nothing():
 def test_ratios_at_equal_kl_are_those_of_the_truth(paper):
     rows = pd.DataFrame(paper["C2"].numbers["at_equal_kl"]).set_index("variant")
     assert rows["ratio"].to_dict() == pytest.approx({"squared": 0.5, "exponential": 0.5, "hinge": 0.5 / 0.7}, rel=0.08)
-    assert rows["predicted"].to_dict() == {"squared": 0.5, "exponential": 0.5, "hinge": None}
+    assert rows["predicted"].dropna().to_dict() == {"squared": 0.5, "exponential": 0.5}
     assert rows["verdict"].to_dict() == {
         "squared": "as predicted", "exponential": "as predicted", "hinge": "no prediction"
     }  # fmt: skip
@@ -237,8 +237,8 @@ def test_falls_are_those_of_the_truth(paper):
     rows = pd.DataFrame(paper["C3"].numbers["variants"]).set_index("variant")
     for variant in STRENGTH:
         end = rows.loc[variant, "kl_end"]
-        assert end == (28 if variant in ("logistic", "hinge") else 14 if end == 14 else 20)
-        assert rows.loc[variant, "fall"] == pytest.approx(gao("", np.exp(2)) - gao("", end), abs=0.06)
+        assert end == (28 if variant in ("logistic", "hinge") else 20)
+        assert rows.loc[variant, "fall"] == pytest.approx(gao("", np.exp(2)) - gao("", end), abs=0.08)
         assert rows.loc[variant, "rise"] == pytest.approx(gao("", np.exp(2)), abs=0.1)
 
 
