@@ -101,9 +101,10 @@ def _samples(step, kl, gold, prompts, response, rng) -> pd.DataFrame:
     n = len(prompts)
     kls = kl * rng.gamma(4.0, 0.25, n)
     return pd.DataFrame({
-        "gold_reference": rng.normal(0, 1, n), "step": step, "prompt_id": np.arange(n), "prompt": prompts,
-        "response": response, "kl": kls, "kl_k1": kls + rng.normal(0, 0.3, n), "gold": gold,
-        "reference_response": " the plot was fine .", "length": rng.integers(5, 20, n), "ended": True,
+        "gold_reference": rng.normal(0, 1, n), "step": step, "prompt_id": np.arange(n), "sample_id": 0,
+        "prompt": prompts, "response": response, "kl": kls, "kl_k1": kls + rng.normal(0, 0.3, n), "gold": gold,
+        "win_share": np.nan, "reference_response": " the plot was fine .", "length": rng.integers(5, 20, n),
+        "ended": True,
     })  # fmt: skip
 
 
@@ -165,6 +166,7 @@ def _record(sweep, name, loss, beta, seed, step, samples) -> records.CheckpointR
         **_measured(sweep, name, step, samples),
         method="gpo", variant=loss, strength=beta, loss=loss, beta=beta, lr=5e-4, seed=seed, pairs_seen=32 * step,
         train_loss=0.5, grad_norm=1.0, held_out_loss=0.5, pair_accuracy=0.7,
+        samples_per_prompt=1, rho_mean_se=0.01, rho_sq_se=0.02,
         rho_mean=0.4 * np.sqrt(kl), rho_sq_mean=2 * kl, logp_chosen=-20.0, logp_rejected=-21.0,
         taylor_constant=1.0, taylor_preference=-beta * 0.4 * np.sqrt(kl), taylor_regularization=beta**2 * kl,
         label_rule="deterministic", label_probability=1.0, preferences="p1",

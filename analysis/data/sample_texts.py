@@ -10,7 +10,7 @@ from analysis.data.sweep import Sweep
 
 HOVER_PROMPTS = 2
 _CELLS_PER_READ = 50  # bounds memory: a thousand cells' samples do not fit at once
-_COLUMNS = ("prompt_id", "prompt", "response", "gold", "gold_reference", "reference_response")
+_COLUMNS = ("prompt_id", "sample_id", "prompt", "response", "gold", "gold_reference", "reference_response")
 
 
 @dataclass
@@ -62,7 +62,8 @@ def collect_texts(sweep: Sweep, cells: list[str], pool: TextPool, *, browsable: 
     by_checkpoint: dict[tuple[str, int], tuple[int, ...]] = {}
     by_cell = {}
     evaluation_prompts = 0
-    for frame in _read_in_parts(sweep, cells):
+    for every in _read_in_parts(sweep, cells):
+        frame = every[every["sample_id"] == 0]
         shown = frame[frame["prompt_id"] < HOVER_PROMPTS].sort_values("prompt_id", kind="stable")
         prompts = prompts or tuple(map(pool.place, shown["prompt"].drop_duplicates()))
         for (cell, step), group in shown.groupby(["cell", "step"], sort=False):

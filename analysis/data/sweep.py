@@ -18,6 +18,8 @@ from bench import records
 EXTERNAL = "external"  # the method of policies that were trained elsewhere and imported
 STATE_COLUMNS = ("state", "error", "attempts", "steps_done", "steps_total")
 _READERS = 4
+# What columns of samples are where they were not written yet.
+_OLDER = {"sample_id": 0, "win_share": float("nan")}
 
 
 class RefusedSweep(ValueError):
@@ -145,7 +147,7 @@ class Sweep:
             final_only: only each cell's last checkpoint.
             cells: names of the cells to read, all finished ones by default.
         Returns:
-            One row per cell, checkpoint and prompt: ``cell, variant, strength, lr, seed, step`` and `columns`.
+            One row per cell, checkpoint and response: ``cell, variant, strength, lr, seed, step`` and `columns`.
         Raises:
             RefusedSweep: a cell is not finished, or its samples are missing or lack a column.
         """
@@ -194,7 +196,13 @@ def _read_samples(path: Path, columns: list[str]) -> pa.Table:
     if not path.exists():
         raise RefusedSweep(f"{path}: the cell is finished but its samples are missing")
     try:
-        return pq.read_table(path, columns=columns, use_threads=False).select(columns)
+        there = set(pq.read_schema(path).names)
+        absent = [name for name in columns if name in _OLDER and name not in there]
+        wanted = [name for name in columns if name not in absent]
+        table = pq.read_table(path, columns=wanted, use_threads=False).select(wanted)
+        for name in absent:
+            table = table.append_column(name, pa.repeat(pa.scalar(_OLDER[name]), len(table)))
+        return table.select(columns)
     except (KeyError, pa.ArrowInvalid) as error:
         raise RefusedSweep(f"{path}: cannot read {', '.join(columns)} ({error})") from error
 

@@ -24,7 +24,7 @@ class SampledPrompts:
 
     Attributes:
         prompt_ids: [prompts] ascending.
-        kl, gold: [rows, prompts] of every checkpoint.
+        kl, gold: [rows, prompts] of every checkpoint, means of the prompt's samples.
         joint: [B, prompts] weights that sum to 1.
         within: [seeds, B, prompts], independent weights for each seed.
     """
@@ -115,11 +115,12 @@ def make_prompt_noise(sweep: Sweep, draws: int, rng: np.random.Generator) -> tup
     if not sweep.has_samples:
         reason = "Samples of some finished cells are missing"
     else:
-        prompt_ids = np.sort(sweep.samples(["prompt_id"], cells=[sweep.checkpoints["cell"].iloc[0]])["prompt_id"])
+        prompt_ids = np.unique(sweep.samples(["prompt_id"], cells=[sweep.checkpoints["cell"].iloc[0]])["prompt_id"])
         prompts = len(prompt_ids)
         if prompts < 2:
             raise RefusedSweep(f"{sweep.path}: {prompts} evaluation prompt; intervals need at least 2")
-        if len(sweep.checkpoints) * prompts <= MAX_SAMPLES:
+        per_prompt = sweep.checkpoints["samples_per_prompt"].fillna(1).sum()
+        if per_prompt * prompts <= MAX_SAMPLES:
             kl, gold = _sample_tables(sweep, prompt_ids)
             uniform = np.full(prompts, 1 / prompts)
             weights = rng.multinomial(prompts, uniform, size=(1 + seeds, draws)) / prompts
@@ -133,7 +134,7 @@ def make_prompt_noise(sweep: Sweep, draws: int, rng: np.random.Generator) -> tup
 
 
 def _sample_tables(sweep: Sweep, prompt_ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """kl and gold of every checkpoint, each [rows of sweep.checkpoints, prompts]."""
+    """kl and gold of every checkpoint, each [rows of sweep.checkpoints, prompts]: means of each prompt's samples."""
     frame = sweep.samples(["prompt_id", "kl", "gold"], final_only=False)
     rows = pd.MultiIndex.from_frame(sweep.checkpoints[["cell", "step"]])
     position = rows.get_indexer(pd.MultiIndex.from_frame(frame[["cell", "step"]]))
@@ -141,8 +142,11 @@ def _sample_tables(sweep: Sweep, prompt_ids: np.ndarray) -> tuple[np.ndarray, np
     known = (position >= 0) & (prompt_ids[column] == frame["prompt_id"].to_numpy())
     tables = []
     for key in ("kl", "gold"):
-        table = np.full((len(rows), len(prompt_ids)), np.nan)
-        table[position[known], column[known]] = frame[key].to_numpy()[known]
+        places = (position * len(prompt_ids) + column)[known]
+        size = len(rows) * len(prompt_ids)
+        count = np.bincount(places, minlength=size).astype(float)
+        total = np.bincount(places, frame[key].to_numpy()[known], minlength=size)
+        table = (total / np.where(count == 0, np.nan, count)).reshape(len(rows), -1)
         recorded = sweep.checkpoints[key].to_numpy()
         # A prompt without sample leaves NaN, which agrees with nothing.
         agrees = np.abs(table.mean(axis=1) - recorded) <= 1e-3 * (1 + np.abs(recorded))

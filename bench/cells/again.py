@@ -21,6 +21,9 @@ from bench.records import EVALUATIONS_FILE, POLICY_DIR, DamagedRecord, read_json
 from bench.seeding import uniforms_for
 from gold_rm.reward_model import GoldModel, Standardization
 
+_MEASURED = (
+    "samples_per_prompt", "kl", "kl_se", "kl_k1", "kl_k1_se", "gold", "gold_se", "response_tokens", "eos_rate",
+)  # fmt: skip
 _IDENTITY = ("cell", "step", "prompts", "samples_per_prompt", "gold_model")
 
 
@@ -77,7 +80,7 @@ def measure_again(
     policy: Policy, shared: SharedInputs, judge: Judge, *, seed: int, step: int, max_new_tokens: int, batch_size: int,
     prompts: int | None, samples_per_prompt: int,
 ) -> dict[str, Any]:  # fmt: skip
-    """KL and gold on fresh samples, averaged within each prompt first; standard errors over prompts.
+    """KL and gold on fresh samples; standard errors over prompts.
 
     Args:
         prompts: so many, the first ones; None for all that the sweep was evaluated on.
@@ -89,21 +92,11 @@ def measure_again(
     if not 2 <= count <= there:
         raise ConfigError(f"prompts={count}: the sweep was evaluated on {there}; from 2 to {there} are possible")
     subset = _first(shared.evaluation, count)
-    frames = [
-        evaluate_samples(
-            policy, judge.gold, judge.standardization, subset, step=step, batch_size=batch_size,
-            uniforms=uniforms_for(seed, "again", step, draw, count=count, tokens=max_new_tokens),
-        ).samples
-        for draw in range(samples_per_prompt)
-    ]  # fmt: skip
-    samples = pd.concat(frames, ignore_index=True)
-    measured: dict[str, Any] = {
-        "prompts": count, "samples_per_prompt": samples_per_prompt, "gold_model": judge.fingerprint,
-    }  # fmt: skip
-    for key in ("kl", "kl_k1", "gold"):
-        means = samples.groupby("prompt_id")[key].mean()
-        measured |= {key: float(means.mean()), f"{key}_se": float(means.std(ddof=1) / len(means) ** 0.5)}
-    return measured | {"response_tokens": float(samples["length"].mean()), "eos_rate": float(samples["ended"].mean())}
+    metrics = evaluate_samples(
+        policy, judge.gold, judge.standardization, subset, step=step, batch_size=batch_size,
+        uniforms=uniforms_for(seed, "again", step, count=count * samples_per_prompt, tokens=max_new_tokens),
+    ).metrics  # fmt: skip
+    return {"prompts": count, "gold_model": judge.fingerprint} | {key: metrics[key] for key in _MEASURED}
 
 
 def _first(evaluation: EvaluationSet, prompts: int) -> EvaluationSet:

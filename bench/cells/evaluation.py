@@ -1,7 +1,7 @@
 """Evaluation of a policy at one checkpoint: KL and gold reward on the same fresh samples, and held-out pairs."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -14,11 +14,14 @@ from bench.policies.kl import disagreement_in_se
 from bench.policies.policy import Policy
 from bench.policies.scoring import sequence_kl
 from bench.policies.tokens import TokenIds
-from bench.records import SAMPLE_COLUMNS
+from bench.records import HELD_OUT_COLUMNS, SAMPLE_COLUMNS
 from gold_rm.reward_model import GoldModel, Standardization
 
 # Two unbiased estimates on the same samples part by more than this once in 16,000 evaluations by chance.
 KL_DISAGREEMENT_LIMIT = 4.0
+
+# Gold scores, in SD, that are one score: equal texts differ by so little where they are scored in different batches.
+TIE = 1e-5
 
 # Scoring sees whole sequences at once, sampling one token of each: it takes so many times fewer of them.
 _SCORING_SHARE = 4
@@ -28,8 +31,9 @@ class EvaluationSet(NamedTuple):
     """What every checkpoint of every cell is measured on.
 
     Attributes:
-        prompts, prompt_ids: texts and token ids, one per fresh sample.
-        reference_responses, reference_gold: π_ref's sample on the same prompt and its standardized gold score.
+        prompts, prompt_ids: texts and token ids.
+        reference_responses: π_ref's first sample of each prompt.
+        reference_gold: standardized gold scores of all of π_ref's samples, [prompts, samples].
         held_out: preference pairs from μ on evaluation prompts, never trained on.
     """
 
@@ -43,7 +47,7 @@ class EvaluationSet(NamedTuple):
 class SampleEvaluation(NamedTuple):
     """Measurements on fresh samples: keys of CheckpointRecord, SAMPLE_COLUMNS, and what looked wrong."""
 
-    metrics: dict[str, float]
+    metrics: dict[str, Any]
     samples: pd.DataFrame
     warnings: list[str]
 
@@ -55,28 +59,37 @@ def evaluate_samples(
     on: EvaluationSet,
     *,
     step: int,
-    uniforms: Float64[Tensor, "prompts tokens"],
+    uniforms: Float64[Tensor, "responses tokens"],
     batch_size: int,
 ) -> SampleEvaluation:
-    """Draw one response per prompt; measure KL to π_ref and gold reward on these same responses."""
-    responses = policy.sample(on.prompt_ids, uniforms=uniforms, batch_size=batch_size)
-    kl = sequence_kl(policy, policy.reference(), on.prompt_ids, responses, batch_size=_scoring_batch(batch_size))
+    """Draw responses to every prompt; measure KL to π_ref and gold reward on these same responses.
+
+    Args:
+        uniforms: what they are drawn with: the first sample of every prompt, then the second of every prompt, ...
+    """
+    count, samples = len(on.prompts), len(uniforms) // len(on.prompts)
+    prompts, prompt_ids = on.prompts * samples, on.prompt_ids * samples
+    responses = policy.sample(prompt_ids, uniforms=uniforms, batch_size=batch_size)
+    kl = sequence_kl(policy, policy.reference(), prompt_ids, responses, batch_size=_scoring_batch(batch_size))
     texts = policy.decode(responses)
-    raw = gold.score(on.prompts, texts)
+    raw = gold.score(prompts, texts)
     frame = pd.DataFrame({
-        "step": step, "prompt_id": np.arange(len(texts)), "prompt": on.prompts, "response": texts,
-        "kl": kl.exact_per_position.double().numpy(), "kl_k1": kl.k1.double().numpy(),
-        "gold": standardization.apply(raw).double().numpy(), "gold_reference": on.reference_gold,
-        "reference_response": on.reference_responses, "length": [len(ids) for ids in responses],
+        "step": step, "prompt_id": np.tile(np.arange(count), samples), "sample_id": np.repeat(range(samples), count),
+        "prompt": prompts, "response": texts, "kl": kl.exact_per_position.double().numpy(),
+        "kl_k1": kl.k1.double().numpy(), "gold": standardization.apply(raw).double().numpy(),
+        "gold_reference": np.tile(on.reference_gold[:, 0], samples),
+        "reference_response": on.reference_responses * samples, "length": [len(ids) for ids in responses],
         "ended": [bool(ids) and ids[-1] == policy.eos_id for ids in responses],
-    })[list(SAMPLE_COLUMNS)]  # fmt: skip
-    wins = (frame["gold"] > frame["gold_reference"]) + 0.5 * (frame["gold"] == frame["gold_reference"])
+    })  # fmt: skip
+    frame["win_share"] = win_shares(frame["gold"].to_numpy(), on.reference_gold[frame["prompt_id"]])
+    frame = frame[list(SAMPLE_COLUMNS)]
     metrics = {
-        **_mean_and_se("kl", frame["kl"]),
-        **_mean_and_se("kl_k1", frame["kl_k1"]),
-        **_mean_and_se("gold", frame["gold"]),
+        **_mean_and_se("kl", frame["kl"], frame["prompt_id"]),
+        **_mean_and_se("kl_k1", frame["kl_k1"], frame["prompt_id"]),
+        **_mean_and_se("gold", frame["gold"], frame["prompt_id"]),
         "gold_raw": float(raw.double().mean()),
-        **_mean_and_se("win_rate", wins),
+        **_mean_and_se("win_rate", frame["win_share"], frame["prompt_id"]),
+        "samples_per_prompt": samples,
         "response_tokens": float(frame["length"].mean()),
         "eos_rate": float(frame["ended"].mean()),
         "distinct_2": distinct_n(responses, 2),
@@ -90,12 +103,33 @@ def evaluate_samples(
     return SampleEvaluation(metrics, frame, warnings)
 
 
+def win_shares(gold: np.ndarray, reference_gold: np.ndarray) -> np.ndarray:
+    """Share of π_ref's samples that each response beats, ties count 1/2: [responses].
+
+    Args:
+        gold: [responses].
+        reference_gold: of the same prompts, [responses, samples].
+
+    >>> win_shares(np.array([1.0]), np.array([[0.0, 1.0, 2.0, 0.5]]))
+    array([0.625])
+    """
+    gap = gold[:, None] - reference_gold
+    return ((gap > TIE) + 0.5 * (np.abs(gap) <= TIE)).mean(axis=1)
+
+
 def evaluate_held_out(
-    policy: Policy, pairs: PreferencePairs, loss: Loss | None, *, beta: float, length_normalized: bool, batch_size: int
-) -> dict[str, float]:
-    """Accuracy, loss, moments of ρ and the Taylor split of the loss, on held-out pairs from μ."""
+    policy: Policy, pairs: PreferencePairs, *, length_normalized: bool, batch_size: int
+) -> PairLogProbs:
+    """The policy's view of held-out pairs from μ, in float64."""
     measured = measure_pairs(policy, pairs, length_normalized=length_normalized, batch_size=_scoring_batch(batch_size))
-    return held_out_metrics(PairLogProbs(*(values.double() for values in measured)), loss, beta)
+    return PairLogProbs(*(values.double() for values in measured))
+
+
+def held_out_table(step: int, on_pairs: PairLogProbs) -> pd.DataFrame:
+    """ρ of each pair, HELD_OUT_COLUMNS; nothing at step 0, where all are 0."""
+    rho = on_pairs.rho.float().numpy() if step else np.empty(0, np.float32)
+    columns = {"step": np.full(len(rho), step, np.int64), "pair": np.arange(len(rho)), "rho": rho}
+    return pd.DataFrame(columns)[list(HELD_OUT_COLUMNS)]
 
 
 def _scoring_batch(batch_size: int) -> int:
@@ -103,7 +137,7 @@ def _scoring_batch(batch_size: int) -> int:
 
 
 def held_out_metrics(on_pairs: PairLogProbs, loss: Loss | None, beta: float) -> dict[str, float]:
-    """Record keys of held-out pairs; those of a loss only where there is one.
+    """Record keys of held-out pairs: accuracy, moments of ρ and, where there is a loss, its mean and Taylor split.
 
     The Taylor split of E f(βρ) at ρ = 0 is f(0) + β f'(0) E[ρ] + ½ β² f''(0) E[ρ²] + O(β³): the second term
     optimizes preferences, the third, the μ-weighted squared loss, regularizes (Tang et al. 2024, section 4).
@@ -113,7 +147,9 @@ def held_out_metrics(on_pairs: PairLogProbs, loss: Loss | None, beta: float) -> 
     measured = {
         "pair_accuracy": ((rho > 0).double() + 0.5 * (rho == 0)).mean().item(),
         "rho_mean": mean,
+        "rho_mean_se": _standard_error(rho.numpy()),
         "rho_sq_mean": square,
+        "rho_sq_se": _standard_error(rho.square().numpy()),
         "logp_chosen": on_pairs.logp_chosen.mean().item(),
         "logp_rejected": on_pairs.logp_rejected.mean().item(),
     }
@@ -149,5 +185,11 @@ def distinct_n(responses: Sequence[TokenIds], n: int) -> float:
     return len(set(ngrams)) / len(ngrams) if ngrams else 0.0
 
 
-def _mean_and_se(name: str, values: pd.Series) -> dict[str, float]:
-    return {name: float(values.mean()), f"{name}_se": float(values.std(ddof=1) / len(values) ** 0.5)}
+def _mean_and_se(name: str, values: pd.Series, prompt_ids: pd.Series) -> dict[str, float]:
+    """The mean, and its standard error over prompts: samples of one prompt are no independent ones."""
+    means = values.groupby(prompt_ids.to_numpy()).mean()
+    return {name: float(values.mean()), f"{name}_se": _standard_error(means.to_numpy())}
+
+
+def _standard_error(values: np.ndarray) -> float:
+    return float(values.std(ddof=1) / len(values) ** 0.5)

@@ -7,17 +7,20 @@ import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Protocol
+from typing import Any
 
 import pandas as pd
 from torch import Tensor
 
 from bench.cells.cell import Cell
 from bench.cells.deaths import killer_of
+from bench.cells.measure import Checkpoint
 from bench.cells.resume import ResumePoint, read_resume_point, write_resume_point
 from bench.cells.settings import check_cell_config, write_cell_config
+from bench.cells.sink import Sink
 from bench.cells.stored import Recorded, take_all_back, take_back
 from bench.checked import fingerprint_of
 from bench.claims import try_claim
@@ -25,6 +28,7 @@ from bench.records import (
     DONE,
     ERROR_FILE,
     FAILED,
+    HELD_OUT_FILE,
     INTERRUPTED,
     POLICY_DIR,
     RECORDS_FILE,
@@ -32,7 +36,6 @@ from bench.records import (
     RUNNING,
     SAMPLES_FILE,
     CellStatus,
-    CheckpointRecord,
     DamagedRecord,
     StepMetrics,
     append_record,
@@ -50,20 +53,6 @@ class CellBusy(RuntimeError):
 
 class Stopped(Exception):
     """The process was asked to stop; the cell has been given back, to go on from what it has kept."""
-
-
-class Sink(Protocol):
-    """Where a cell's records are mirrored. What is on disk is the truth, so nothing that a sink does may raise."""
-
-    def start(self, recorded: Recorded) -> None:
-        """Begin; `recorded` is what an earlier attempt left and this one goes on from."""
-        ...
-
-    def log_steps(self, steps: Sequence[StepMetrics]) -> None: ...
-
-    def log(self, record: CheckpointRecord) -> None: ...
-
-    def finish(self, exit_code: int) -> None: ...
 
 
 class CellFolder:
@@ -185,16 +174,19 @@ class CellFolder:
         self._unwritten.append(metrics)
         self.recorded.steps.append(metrics)
 
-    def add_checkpoint(self, record: CheckpointRecord, samples: pd.DataFrame, warnings: Sequence[str] = ()) -> None:
-        """Write one evaluation: its samples and steps, then the record, which makes it count."""
+    def add_checkpoint(self, checkpoint: Checkpoint) -> None:
+        """Write one evaluation: its frames and steps, then the record, which makes it count."""
         self._claim.require_held()
-        self.recorded.samples.append(samples)
-        so_far = pd.concat(self.recorded.samples, ignore_index=True)
-        write_atomically(self.path / SAMPLES_FILE, lambda path: so_far.to_parquet(path, index=False), to_disk=True)
+        record, recorded = checkpoint.record, self.recorded
+        recorded.samples.append(checkpoint.samples)
+        recorded.held_out.append(checkpoint.held_out)
+        for name, frames in ((SAMPLES_FILE, recorded.samples), (HELD_OUT_FILE, recorded.held_out)):
+            so_far = pd.concat(frames, ignore_index=True)
+            write_atomically(self.path / name, partial(so_far.to_parquet, index=False), to_disk=True)
         self._write_steps()
         append_record(self.path / RECORDS_FILE, record)
         self.recorded.records.append(asdict(record))
-        self._update(steps_done=record.step, warnings=(*self._running.warnings, *warnings))
+        self._update(steps_done=record.step, warnings=(*self._running.warnings, *checkpoint.warnings))
         for sink in self._sinks:
             sink.log(record)
 

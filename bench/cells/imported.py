@@ -48,6 +48,6 @@ def measure_imported(
         if stop():
             raise Stopped
         checkpoint = measurement.at(step, measured, (), wall_s=folder.elapsed_s)
-        folder.add_checkpoint(checkpoint.record, checkpoint.samples, checkpoint.warnings)
+        folder.add_checkpoint(checkpoint)
         on_record(checkpoint.record)
     folder.finish()

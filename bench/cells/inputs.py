@@ -90,10 +90,14 @@ class InputCache:
             torch.cuda.empty_cache()
 
 
-def evaluation_uniforms(config: CellConfig, step: int) -> Float64[Tensor, "prompts tokens"]:
-    """What a cell's fresh samples at `step` are drawn with; the same for every loss and β of a seed."""
-    count, tokens = config.evaluation.prompts, config.world.max_new_tokens
-    return uniforms_for(config.seed, "evaluation", step, count=count, tokens=tokens)
+def evaluation_uniforms(config: CellConfig, step: int) -> Float64[Tensor, "responses tokens"]:
+    """What a cell's fresh samples at `step` are drawn with; the same for every loss and β of a seed.
+
+    A prompt's first sample is the same however many there are.
+    """
+    samples = config.evaluation.samples_per_prompt if step == config.optim.steps else 1
+    count = config.evaluation.prompts * samples
+    return uniforms_for(config.seed, "evaluation", step, count=count, tokens=config.world.max_new_tokens)
 
 
 def training_pairs(pool: PreferencePairs, config: CellConfig) -> PreferencePairs:
@@ -104,7 +108,8 @@ def training_pairs(pool: PreferencePairs, config: CellConfig) -> PreferencePairs
 def _load(prepared: Prepared, device: str, logits_mib: int | None) -> SharedInputs:
     reference = load_policy(prepared.policy_dir, device=device, logits_mib=logits_mib)
     data = prepared.preferences.path
-    first = load_reference(prepared.reference.path).query("sample_id == 0")
+    samples = load_reference(prepared.reference.path)
+    first = samples.query("sample_id == 0")
     prompts = first["prompt"].tolist()
     labels = pd.read_parquet(data / PAIRS_FILE, columns=["label_probability"])["label_probability"]
     return SharedInputs(
@@ -115,7 +120,7 @@ def _load(prepared: Prepared, device: str, logits_mib: int | None) -> SharedInpu
             prompts,
             reference.encode(prompts),
             first["response"].tolist(),
-            first["gold"].to_numpy(copy=True),
+            samples["gold"].to_numpy().reshape(len(first), -1),
             load_pairs(data, HELD_OUT, pad_id=reference.pad_id),
         ),
         load_pairs(data, TRAIN, pad_id=reference.pad_id),

@@ -1,12 +1,18 @@
 """One checkpoint of one cell: everything measured, checked, and made into a record."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pandas as pd
 
 from bench.cells.cell import Cell
-from bench.cells.evaluation import SampleEvaluation, evaluate_held_out, evaluate_samples
+from bench.cells.evaluation import (
+    SampleEvaluation,
+    evaluate_held_out,
+    evaluate_samples,
+    held_out_metrics,
+    held_out_table,
+)
 from bench.cells.inputs import InputCache, evaluation_uniforms
 from bench.data.prepared import Prepared
 from bench.losses import Loss, resolve_loss
@@ -21,10 +27,11 @@ STEP_ZERO_TOLERANCE = 1e-4
 
 
 class Checkpoint(NamedTuple):
-    """A record, its samples (SAMPLE_COLUMNS), and what looked wrong."""
+    """A record, its samples (SAMPLE_COLUMNS), ρ of its held-out pairs (HELD_OUT_COLUMNS), and what looked wrong."""
 
     record: CheckpointRecord
     samples: pd.DataFrame
+    held_out: pd.DataFrame
     warnings: list[str]
 
 
@@ -49,24 +56,22 @@ class Measurement:
         """
         config = self._cell.config
         sampled = self._cache.start(self._prepared, config) if step == 0 else self._sample(step, policy)
-        measured = {
-            **sampled.metrics,
-            **evaluate_held_out(
-                policy,
-                self._shared.evaluation.held_out,
-                self._loss,
-                beta=config.beta,
-                length_normalized=config.length_normalized,
-                batch_size=config.evaluation.batch_size,
-            ),
-        }
+        on_pairs = evaluate_held_out(
+            policy,
+            self._shared.evaluation.held_out,
+            length_normalized=config.length_normalized,
+            batch_size=config.evaluation.batch_size,
+        )
+        measured = {**sampled.metrics, **held_out_metrics(on_pairs, self._loss, config.beta)}
         if recent:
             measured["train_loss"] = sum(each.loss for each in recent) / len(recent)
             measured["grad_norm"] = sum(each.grad_norm for each in recent) / len(recent)
         _check_finite(step, measured)
         if step == 0:
             _check_step_zero(measured, self._loss)
-        return Checkpoint(self._record(step, measured, wall_s), sampled.samples, sampled.warnings)
+        return Checkpoint(
+            self._record(step, measured, wall_s), sampled.samples, held_out_table(step, on_pairs), sampled.warnings
+        )
 
     def _sample(self, step: int, policy: Policy) -> SampleEvaluation:
         config, shared = self._cell.config, self._shared
@@ -80,7 +85,7 @@ class Measurement:
             batch_size=config.evaluation.batch_size,
         )
 
-    def _record(self, step: int, measured: dict[str, float], wall_s: float) -> CheckpointRecord:
+    def _record(self, step: int, measured: dict[str, Any], wall_s: float) -> CheckpointRecord:
         config = self._cell.config
         ours = config.external is None
         return CheckpointRecord(
@@ -95,7 +100,7 @@ class Measurement:
         )  # fmt: skip
 
 
-def _check_finite(step: int, measured: dict[str, float]) -> None:
+def _check_finite(step: int, measured: dict[str, Any]) -> None:
     bad = {key: value for key, value in measured.items() if not abs(value) < float("inf")}
     if bad:
         raise NonFiniteLoss(f"step {step}: " + ", ".join(f"{key} = {value}" for key, value in bad.items()))

@@ -118,7 +118,7 @@ class _Run:
         recent = [each for each in folder.recorded.steps if each.step > since]
         checkpoint = measurement.at(step, policy, recent, wall_s=folder.elapsed_s)
         saved.offer(checkpoint, policy)
-        folder.add_checkpoint(checkpoint.record, checkpoint.samples, checkpoint.warnings)
+        folder.add_checkpoint(checkpoint)
         self._on_record(checkpoint.record)
         if self._config.resume.every is None:
             self._keep(trainer)

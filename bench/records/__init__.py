@@ -8,7 +8,8 @@ runs/<sweep>/evaluations.jsonl           saved policies measured again, by bench
 runs/<sweep>/<cell>/config.yaml          resolved configuration
 runs/<sweep>/<cell>/records.jsonl        one CheckpointRecord a line
 runs/<sweep>/<cell>/training.jsonl       one StepMetrics a line
-runs/<sweep>/<cell>/samples.parquet      SAMPLE_COLUMNS, one row per checkpoint and evaluation prompt
+runs/<sweep>/<cell>/samples.parquet      SAMPLE_COLUMNS, a row per checkpoint and response
+runs/<sweep>/<cell>/held_out.parquet     HELD_OUT_COLUMNS, a row per checkpoint and held-out pair
 runs/<sweep>/<cell>/status.json          one CellStatus
 runs/<sweep>/<cell>/error.txt            traceback of a failed cell
 runs/<sweep>/<cell>/resume/              where an unfinished cell goes on
@@ -22,6 +23,8 @@ from bench.records.files import (
     EVALUATIONS_FILE,
     EXACT_COLUMNS,
     EXACT_FILE,
+    HELD_OUT_COLUMNS,
+    HELD_OUT_FILE,
     PLAN_FILE,
     POLICY_DIR,
     RECORDS_FILE,
@@ -75,6 +78,8 @@ __all__ = [
     "EXACT_FILE",
     "FAILED",
     "GPO",
+    "HELD_OUT_COLUMNS",
+    "HELD_OUT_FILE",
     "INTERRUPTED",
     "METRICS",
     "MISSING",

@@ -12,6 +12,7 @@ CONFIG_FILE = "config.yaml"
 RECORDS_FILE = "records.jsonl"
 TRAINING_FILE = "training.jsonl"
 SAMPLES_FILE = "samples.parquet"
+HELD_OUT_FILE = "held_out.parquet"
 STATUS_FILE = "status.json"
 EXACT_FILE = "exact.parquet"
 ERROR_FILE = "error.txt"
@@ -21,11 +22,14 @@ RESUME_DIR = "resume"
 WORKERS_DIR = "workers"  # of a sweep: what its workers said, and what is known of those that were killed
 DEATHS_FILE = "deaths.jsonl"
 
-# One row per (checkpoint, evaluation prompt); gold* in SD of π_ref's scores, kl* in nats, length in tokens.
+# One row per (checkpoint, sample, evaluation prompt); gold* in SD of π_ref's scores, kl* in nats, length in tokens;
+# `sample_id` counts from 0, `win_share` is the share of π_ref's samples of the prompt that are beaten, ties count 1/2.
 SAMPLE_COLUMNS = (
-    "step", "prompt_id", "prompt", "response", "kl", "kl_k1", "gold", "gold_reference",
+    "step", "prompt_id", "sample_id", "prompt", "response", "kl", "kl_k1", "gold", "win_share", "gold_reference",
     "reference_response", "length", "ended",
 )  # fmt: skip
+# One row per (checkpoint after step 0, held-out pair): `pair` is its row among the held-out pairs, `rho` in nats.
+HELD_OUT_COLUMNS = ("step", "pair", "rho")
 # One row per (evaluation prompt, reference sample), standardized as `gold` is; `sample_id` counts from 0.
 REFERENCE_COLUMNS = ("prompt_id", "prompt", "sample_id", "response", "gold", "length")
 # One row per exact policy, averaged over evaluation prompts: `kind` is ``optimum`` with `strength` λ of the

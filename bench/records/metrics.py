@@ -46,7 +46,11 @@ def _optional(group: str, meaning: str, unit: str = "") -> Any:
 
 @dataclass(frozen=True, kw_only=True)
 class CheckpointRecord:
-    """One evaluation of one cell at one step; `*_se` are standard errors over this cell's prompts, not over seeds."""
+    """One evaluation of one cell at one step.
+
+    `*_se` are standard errors over this cell's prompts (of the means of each prompt's samples) or held-out pairs, not
+    over seeds.
+    """
 
     schema: int = _required(IDENTITY, "SCHEMA_VERSION when it was written")
     cell_id: str = _required(IDENTITY, "stable hash of sweep, cell and configuration; the id of its W&B run")
@@ -69,10 +73,11 @@ class CheckpointRecord:
     gold: float = _required(SAMPLES, "gold reward; π_ref has mean 0", "SD")
     gold_se: float = _required(SAMPLES, "its standard error", "SD")
     gold_raw: float = _required(SAMPLES, "the gold model's own scale")
-    win_rate: float = _required(SAMPLES, "against π_ref's sample on the same prompt, ties count 1/2", "share")
+    win_rate: float = _required(SAMPLES, "against all of π_ref's samples on the same prompt, ties count 1/2", "share")
     win_rate_se: float = _required(SAMPLES, "its standard error", "share")
     response_tokens: float = _required(SAMPLES, "mean length, EOS included", "tokens")
     eos_rate: float = _required(SAMPLES, "responses that ended by themselves", "share")
+    samples_per_prompt: int | None = _optional(SAMPLES, "responses to each evaluation prompt")
     distinct_2: float = _required(SAMPLES, "distinct bigrams over all bigrams of all responses", "share")
 
     # Averaged over the steps since the last checkpoint; at step 0 of the first batch, without an update.
@@ -82,7 +87,9 @@ class CheckpointRecord:
     held_out_loss: float | None = _optional(HELD_OUT, "mean f(βρ)")
     pair_accuracy: float | None = _optional(HELD_OUT, "pairs with ρ > 0, ties count 1/2", "share")
     rho_mean: float | None = _optional(HELD_OUT, "E[ρ]", "nats")
+    rho_mean_se: float | None = _optional(HELD_OUT, "its standard error", "nats")
     rho_sq_mean: float | None = _optional(HELD_OUT, "E[ρ²], the μ-weighted squared loss", "nats²")
+    rho_sq_se: float | None = _optional(HELD_OUT, "its standard error", "nats²")
     logp_chosen: float | None = _optional(HELD_OUT, "policy's log-prob of the chosen response", "nats")
     logp_rejected: float | None = _optional(HELD_OUT, "policy's log-prob of the rejected response", "nats")
     # Taylor split of held_out_loss at ρ = 0: f(0) + β f'(0) E[ρ] + ½ β² f''(0) E[ρ²] (GPO paper, section 4).

@@ -175,7 +175,7 @@ def test_names_are_plain_directory_names():
 
 # Where a cell runs and is filed; everything else can move its results.
 FREE_KEYS = {"sweep", "device", "runs_dir", "artifacts_dir", "tracking.wandb.mode", "tracking.wandb.project",
-             "tracking.wandb.entity", "save", "resume.every", "workers"}  # fmt: skip
+             "evaluation.batch_size", "tracking.wandb.entity", "save", "resume.every", "workers"}  # fmt: skip
 OTHER_TEXTS = {"loss": "squared", "save": "best", "labels.rule": "bradley_terry", "tracking.wandb.mode": "disabled"}
 
 

@@ -17,13 +17,15 @@ from bench.cells.evaluation import (
     evaluate_held_out,
     evaluate_samples,
     held_out_metrics,
+    held_out_table,
+    win_shares,
 )
-from bench.data.pairs import PairLogProbs
+from bench.data.pairs import PairLogProbs, pair_logprobs
 from bench.losses import LOSSES
 from bench.policies.load import load_policy
 from bench.policies.policy import Policy
 from bench.policies.scoring import sequence_kl
-from bench.records import SAMPLE_COLUMNS
+from bench.records import HELD_OUT_COLUMNS, SAMPLE_COLUMNS
 from bench.seeding import uniforms_for
 from gold_rm.reward_model import Standardization
 
@@ -56,14 +58,16 @@ def moved(reference):
 def evaluation_set(reference, prompts, reference_gold):
     held_out = sample_pairs(reference, 8, seed=3)
     texts = [f" r{i}" for i in range(len(prompts))]
-    return EvaluationSet(prompts, reference.encode(prompts), texts, np.array(reference_gold), held_out)
+    return EvaluationSet(
+        prompts, reference.encode(prompts), texts, np.array(reference_gold).reshape(len(prompts), -1), held_out
+    )
 
 
-def run(policy, reference, on=None, *, gold=None, standardization=RAW, seed=0):
+def run(policy, reference, on=None, *, gold=None, standardization=RAW, seed=0, samples=1):
     on = on or evaluation_set(reference, PROMPTS * 8, [0.0] * 32)
     return evaluate_samples(
         policy, gold or FixedGold([0.0] * len(on.prompts)), standardization, on,
-        step=3, batch_size=32, uniforms=uniforms_for(seed, "test", count=len(on.prompts), tokens=6),
+        step=3, batch_size=32, uniforms=uniforms_for(seed, "test", count=samples * len(on.prompts), tokens=6),
     )  # fmt: skip
 
 
@@ -78,6 +82,44 @@ def test_gold_and_win_rate_by_hand(moved, reference):
     assert metrics["gold_se"] == pytest.approx(math.sqrt((0.25 + 1 + 0 + 2.25) / 3 / 4))
     assert metrics["win_rate_se"] == pytest.approx(math.sqrt((0.125**2 + 2 * 0.375**2 + 0.625**2) / 3 / 4))
     assert gold.texts == [p + r for p, r in zip(PROMPTS, seen.samples["response"], strict=True)]
+
+
+def test_several_samples_of_a_prompt_are_averaged_before_prompts_are_compared(moved, reference):
+    """Gold of two prompts with three samples each, and π_ref's samples, by hand."""
+    on = evaluation_set(reference, PROMPTS[:2], [[0.0, 2.0], [1.0, 1.0]])
+    gold = FixedGold([1.0, 1.0, 2.0, 3.0, 3.0, 5.0])  # first samples of both prompts, then second ones, then third ones
+    seen = run(moved, reference, on, gold=gold, samples=3)
+    assert seen.samples["prompt_id"].tolist() == [0, 1, 0, 1, 0, 1]
+    assert seen.samples["sample_id"].tolist() == [0, 0, 1, 1, 2, 2]
+    assert seen.samples["win_share"].tolist() == [0.5, 0.5, 0.75, 1.0, 1.0, 1.0]
+    assert seen.samples["gold_reference"].tolist() == [0.0, 1.0] * 3, "π_ref's first sample"
+    # Prompt means 2 and 3: a mean of 2.5, and a standard error from two values, not from six.
+    assert (seen.metrics["gold"], seen.metrics["gold_se"]) == (2.5, pytest.approx(0.5))
+    assert seen.metrics["win_rate"] == pytest.approx((0.5 + 0.75 + 1 + 0.5 + 1 + 1) / 6)
+    assert seen.metrics["win_rate_se"] == pytest.approx(abs(2.25 - 2.5) / 3 / 2)
+    assert seen.metrics["samples_per_prompt"] == 3
+    one = run(moved, reference, on, gold=FixedGold([0.0, 0.0]), samples=1).samples["response"]
+    assert one.tolist() == seen.samples["response"][:2].tolist(), "more samples leave the first ones as they are"
+
+
+def test_win_shares_against_brute_force():
+    rng = np.random.default_rng(0)
+    gold, reference_gold = rng.integers(0, 4, 50) / 2, rng.integers(0, 4, (50, 7)) / 2
+    noisy = gold + rng.uniform(-4e-6, 4e-6, 50)  # what another batch does to a score
+    expected = [np.mean([1.0 if g > r else 0.5 if g == r else 0.0 for r in row])
+                for g, row in zip(gold, reference_gold, strict=True)]  # fmt: skip
+    np.testing.assert_allclose(win_shares(noisy, reference_gold), expected)
+
+
+def test_rho_of_held_out_pairs_is_kept_pair_by_pair(moved, reference):
+    pairs = sample_pairs(reference, 20)
+    measured = evaluate_held_out(moved, pairs, length_normalized=False, batch_size=8)
+    table = held_out_table(5, measured)
+    assert tuple(table.columns) == HELD_OUT_COLUMNS
+    assert table["pair"].tolist() == list(range(20))
+    assert (table["step"] == 5).all()
+    np.testing.assert_allclose(table["rho"], pair_logprobs(moved, pairs).rho.detach().numpy(), atol=1e-4)
+    assert held_out_table(0, measured).empty
 
 
 def test_every_metric_is_of_the_same_samples(moved, reference):
@@ -150,7 +192,9 @@ def test_batch_size_does_not_move_kl_or_held_out_metrics(moved, reference):
 
     pairs = sample_pairs(reference, 20)
     by_size = [
-        evaluate_held_out(moved, pairs, LOSSES["squared"], beta=0.5, length_normalized=normalized, batch_size=size)
+        held_out_metrics(
+            evaluate_held_out(moved, pairs, length_normalized=normalized, batch_size=size), LOSSES["squared"], 0.5
+        )
         for normalized in (False, True)
         for size in (20, 3)
     ]
@@ -172,7 +216,9 @@ def test_held_out_metrics_by_hand():
         "held_out_loss": (0.5**2 + 2**2 + 1**2 + 0.5**2) / 4,  # (0.5 ρ − 1)²
         "pair_accuracy": 2.5 / 4,
         "rho_mean": 0.5,
+        "rho_mean_se": math.sqrt((0.5**2 + 2.5**2 + 0.5**2 + 2.5**2) / 3 / 4),
         "rho_sq_mean": 3.5,
+        "rho_sq_se": math.sqrt((2.5**2 + 0.5**2 + 3.5**2 + 5.5**2) / 3 / 4),
         "logp_chosen": -5.0,
         "logp_rejected": -6.5,
         "taylor_constant": 1.0,

@@ -63,7 +63,7 @@ def test_it_leaves_what_any_cell_leaves(imported, trained):
         assert all(math.isnan(value) for value in unknown), "how it was trained is not ours to know"
     assert abs(rows[0]["kl"]) < 1e-4
     names = {path.name for path in cell.directory.iterdir()}
-    assert names == {"config.yaml", "records.jsonl", "samples.parquet", "status.json"}
+    assert names == {"config.yaml", "records.jsonl", "samples.parquet", "held_out.parquet", "status.json"}
     assert run(cell, pytest.fail).state == "done", "and is then left alone"
 
 

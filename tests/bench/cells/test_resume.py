@@ -36,14 +36,16 @@ def left_by(cell):
     without = ("wall_s", "sweep", "cell_id")
     rows = records.read_records(cell.directory / "records.jsonl")
     plain = [{key: value for key, value in row.items() if key not in without} for row in rows]
-    return plain, records.read_training(cell.directory), pd.read_parquet(cell.directory / "samples.parquet")
+    frames = [pd.read_parquet(cell.directory / name) for name in ("samples.parquet", "held_out.parquet")]
+    return plain, records.read_training(cell.directory), frames
 
 
 def assert_same(one, other):
-    (rows, steps, samples), (other_rows, other_steps, other_samples) = left_by(one), left_by(other)
+    (rows, steps, frames), (other_rows, other_steps, other_frames) = left_by(one), left_by(other)
     assert rows == other_rows
     assert steps == other_steps
-    pd.testing.assert_frame_equal(samples, other_samples)
+    for frame, other_frame in zip(frames, other_frames, strict=True):
+        pd.testing.assert_frame_equal(frame, other_frame)
 
 
 def stop_after(calls):
@@ -136,13 +138,13 @@ def test_a_cell_that_was_killed_in_an_evaluation_measures_it_again(make_cell, sm
     assert_same(cell, smooth)
 
 
-@pytest.mark.parametrize("damage", ["state", "samples", "training", "records"])
+@pytest.mark.parametrize("damage", ["state", "samples", "held_out", "training", "records"])
 def test_a_resume_point_without_what_it_stands_on_is_not_taken_up(make_cell, smooth, damage):
     cell = make_cell(f"damaged-{damage}")
     with pytest.raises(Stopped):
         run(cell, stop=stop_after(3))
     path = {"state": "resume/state.safetensors", "samples": "samples.parquet", "training": "training.jsonl",
-            "records": "records.jsonl"}[damage]  # fmt: skip
+            "records": "records.jsonl", "held_out": "held_out.parquet"}[damage]  # fmt: skip
     file = cell.directory / path
     file.write_bytes(file.read_bytes()[:20])
     status = run(cell)

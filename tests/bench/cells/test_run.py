@@ -23,7 +23,16 @@ from bench.cells.folder import CellBusy
 from bench.checked import ConfigError
 from bench.claims import try_claim
 from bench.losses import LOSSES
-from bench.records import ERROR_FILE, RECORDS_FILE, SAMPLES_FILE, STATUS_FILE, TRAINING_FILE, CellStatus, cell_view
+from bench.records import (
+    ERROR_FILE,
+    HELD_OUT_FILE,
+    RECORDS_FILE,
+    SAMPLES_FILE,
+    STATUS_FILE,
+    TRAINING_FILE,
+    CellStatus,
+    cell_view,
+)
 from bench.seeding import generator_for, uniforms_for
 
 STEPS = [0, 4, 8]
@@ -68,7 +77,9 @@ def test_a_cell_leaves_records_samples_and_a_status(make_cell):
     assert (status.host, status.pid, status.warnings) == (socket.gethostname(), os.getpid(), ())
     assert records.read_status(cell.directory) == status
     names = {path.name for path in cell.directory.iterdir()}
-    assert names == {"config.yaml", RECORDS_FILE, SAMPLES_FILE, STATUS_FILE, TRAINING_FILE}, "no claim is left"
+    assert names == {"config.yaml", RECORDS_FILE, SAMPLES_FILE, HELD_OUT_FILE, STATUS_FILE, TRAINING_FILE}, (
+        "no claim is left"
+    )
 
     rows = records.read_records(cell.directory / RECORDS_FILE)
     assert [row["step"] for row in rows] == [each.step for each in seen] == STEPS
@@ -84,7 +95,8 @@ def test_a_cell_leaves_records_samples_and_a_status(make_cell):
     samples = samples_of(cell)
     assert tuple(samples.columns) == records.SAMPLE_COLUMNS
     for row, (step, part) in zip(rows, samples.groupby("step"), strict=True):
-        assert (row["step"], len(part)) == (step, 24)
+        assert (row["step"], len(part)) == (step, 24 * (4 if step == 8 else 1))
+        assert row["samples_per_prompt"] == len(part) / 24
         for key in ("kl", "kl_k1", "gold"):
             assert row[key] == pytest.approx(part[key].mean())
         assert row["response_tokens"] == part["length"].mean()

@@ -61,7 +61,7 @@ def test_each_cell_is_one_run_that_ends_in_its_final_record(make_cell, tmp_path)
         assert [step["step"] for step in curves] == list(range(9))
         for logged, row in zip(checkpoints, rows, strict=True):
             measured = {key: value for key, value in row.items() if isinstance(value, float) and key in logged}
-            assert len(measured) == 25
+            assert len(measured) == 27
             assert {key: logged[key] for key in measured} == pytest.approx(measured)
             assert (logged["frontier/gold"], logged["frontier/win_rate"]) == (row["gold"], row["win_rate"])
         for key in ("kl", "gold", "step", "loss", "beta", "gold_model", "preferences", "git_commit"):
@@ -131,7 +131,7 @@ def test_a_w_and_b_that_raises_costs_no_cell(make_cell, monkeypatch, capsys, bro
 def test_settings_that_w_and_b_refuses_are_one_message(make_cell, tmp_path):
     """In a process of its own: W&B reads the environment once."""
     code = (
-        "from bench.cells.tracking import check_login\nfrom bench.config import TrackingConfig, WandbConfig\n"
+        "from bench.cells.tracking import check_login\nfrom bench.sections import TrackingConfig, WandbConfig\n"
         "from types import SimpleNamespace\n"
         "check_login(SimpleNamespace(tracking=TrackingConfig(WandbConfig('online'))))"
     )

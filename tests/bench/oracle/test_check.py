@@ -21,7 +21,6 @@ from bench.config import (
     OptimConfig,
     PairsConfig,
     TrackingConfig,
-    WandbConfig,
     WorldConfig,
 )
 from bench.losses import resolve_loss
@@ -30,6 +29,7 @@ from bench.oracle import check as oracle_check
 from bench.oracle.exact import tilted
 from bench.oracle.population import implicit_reward, pair_probabilities
 from bench.records import EXACT_COLUMNS, EXACT_FILE, RECORDS_FILE, read_records
+from bench.sections import WandbConfig
 from bench.sweep.plan import write_plan
 from bench.sweep.preparing import prepare
 

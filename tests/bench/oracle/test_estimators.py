@@ -74,7 +74,7 @@ def test_evaluation_of_many_prompts_agrees_with_exact_values(small):
     prompts = small.prompts * 100
     ids = small.policy.encode(prompts)
     pairs = None  # held-out pairs are not looked at here
-    on = EvaluationSet(prompts, ids, [""] * len(ids), np.zeros(len(ids)), pairs)
+    on = EvaluationSet(prompts, ids, [""] * len(ids), np.zeros((len(ids), 1)), pairs)
     log_policy = small.moved_logprobs()
     result = evaluate_samples(
         small.moved(), small.gold, small.standardization, on,

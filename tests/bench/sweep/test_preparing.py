@@ -145,13 +145,15 @@ def test_a_cells_pairs_are_drawn_by_its_seed(tiny_world, tmp_path):
     assert len(set(drawn[0]) ^ set(drawn[1])) > 10
 
 
-def test_the_loaded_evaluation_set_is_the_references_first_sample(tiny_world, tmp_path):
+def test_the_loaded_evaluation_set_is_of_the_references_samples(tiny_world, tmp_path):
     result, _ = prepared(tiny_world, tmp_path)
     loaded = InputCache().shared(result, tiny_world.config(tmp_path))
-    frame = pd.read_parquet(result.reference.path / "samples.parquet").groupby("prompt_id").first()
+    samples = pd.read_parquet(result.reference.path / "samples.parquet")
+    frame = samples.groupby("prompt_id").first()
     assert loaded.evaluation.prompts == frame["prompt"].tolist() == read_world(result.world.path).eval_prompts[:24]
     assert loaded.evaluation.reference_responses == frame["response"].tolist()
-    assert loaded.evaluation.reference_gold.tolist() == frame["gold"].tolist()
+    gold = samples.groupby("prompt_id")["gold"].agg(list)
+    assert loaded.evaluation.reference_gold.tolist() == gold.tolist(), "of all samples"
     assert loaded.evaluation.prompt_ids == [[WORDS.index(f" {w}") for w in p.split()] for p in frame["prompt"]]
 
 

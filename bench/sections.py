@@ -1,0 +1,129 @@
+"""The sections of a cell's configuration, each checked on its own; `bench.config` puts them together."""
+
+from dataclasses import dataclass, field
+
+from bench.checked import ConfigError, require_at_least, require_one_of, require_positive, require_within
+
+
+@dataclass(frozen=True)
+class OptimConfig:
+    """AdamW with linear warm-up, then a constant learning rate; identical for every loss.
+
+    Attributes:
+        clip_norm: largest norm of the gradient of mean f(βρ) / (β |f'(0)|), which starts out alike for every loss and
+            β. A guard against explosions: a clip that sets in where some losses have their best β and others do not
+            would be another optimizer for each.
+    """
+
+    lr: float = 4e-4
+    steps: int = 160
+    batch_pairs: int = 16
+    micro_batch_pairs: int | None = None  # null: the whole batch at once
+    warmup_steps: int = 20
+    clip_norm: float = 1.0
+    weight_decay: float = 0.0
+    adam_beta1: float = 0.9
+    adam_beta2: float = 0.99
+
+    def __post_init__(self) -> None:
+        require_positive("optim.lr", self.lr)
+        require_positive("optim.clip_norm", self.clip_norm)
+        require_at_least("optim.steps", self.steps, 1)
+        require_at_least("optim.batch_pairs", self.batch_pairs, 1)
+        require_at_least("optim.warmup_steps", self.warmup_steps, 0)
+        require_at_least("optim.weight_decay", self.weight_decay, 0)
+        require_within("optim.adam_beta1", self.adam_beta1, 0, 1)
+        require_within("optim.adam_beta2", self.adam_beta2, 0, 1)
+        if self.micro_batch_pairs is not None:
+            require_at_least("optim.micro_batch_pairs", self.micro_batch_pairs, 1)
+
+
+@dataclass(frozen=True)
+class LabelsConfig:
+    """How gold scores become preferences (Gao et al. 2023, section 2): see gold_rm.labeling."""
+
+    rule: str = "deterministic"
+    temperature: float = 1.0  # SD units of π_ref's gold scores; used by bradley_terry
+    flip_rate: float = 0.0
+
+    def __post_init__(self) -> None:
+        require_one_of("labels.rule", self.rule, ("deterministic", "bradley_terry"))
+        require_positive("labels.temperature", self.temperature)
+        require_within("labels.flip_rate", self.flip_rate, 0, 0.5)
+
+
+@dataclass(frozen=True)
+class PairsConfig:
+    """Sizes of the preference data: `held_out` is shared, a seed has a part of `pool` to itself (bench.data.parts)."""
+
+    pool: int = 26624
+    per_cell: int = 2560
+    held_out: int = 256
+    seed: int = 0  # draws the pool; the world's, not the cell's
+
+    def __post_init__(self) -> None:
+        require_at_least("pairs.pool", self.pool, 1)
+        require_at_least("pairs.held_out", self.held_out, 2)
+        require_at_least("pairs.per_cell", self.per_cell, 1)
+        require_at_least("pairs.seed", self.seed, 0)
+        if self.per_cell > self.pool:
+            raise ConfigError(f"pairs.per_cell={self.per_cell} is more than pairs.pool={self.pool} holds")
+
+
+@dataclass(frozen=True)
+class EvaluationConfig:
+    """Checkpoints at step 0 and at steps, steps/2, steps/4, ...: `checkpoints` of them after step 0.
+
+    Attributes:
+        samples_per_prompt: of the trained policy, at the last checkpoint; those on the way get one sample per prompt,
+            as no frontier is fitted to them.
+        reference_samples: of π_ref per prompt: standardization, win rates, best-of-n, ceiling.
+    """
+
+    prompts: int = 256
+    samples_per_prompt: int = 4
+    checkpoints: int = 3
+    batch_size: int = 256
+    reference_samples: int = 64
+
+    def __post_init__(self) -> None:
+        require_at_least("evaluation.prompts", self.prompts, 2)
+        require_at_least("evaluation.samples_per_prompt", self.samples_per_prompt, 1)
+        require_at_least("evaluation.checkpoints", self.checkpoints, 1)
+        require_at_least("evaluation.batch_size", self.batch_size, 1)
+        require_at_least("evaluation.reference_samples", self.reference_samples, 1)
+
+
+@dataclass(frozen=True)
+class ResumeConfig:
+    """Where an unfinished cell goes on.
+
+    Attributes:
+        every: a resume point after so many steps; 0: none but those that a signal asks for; None: at each checkpoint,
+            which takes 7 ms for the default policy, 0.4 % of its cell.
+    """
+
+    every: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.every is not None:
+            require_at_least("resume.every", self.every, 0)
+
+
+@dataclass(frozen=True)
+class WandbConfig:
+    """Where the mirror goes; offline needs neither login nor network."""
+
+    mode: str = "offline"
+    project: str = "gpo-bench"
+    entity: str | None = None
+
+    def __post_init__(self) -> None:
+        require_one_of("tracking.wandb.mode", self.mode, ("offline", "online", "disabled"))
+
+
+@dataclass(frozen=True)
+class TrackingConfig:
+    """Mirrors of the records."""
+
+    wandb: WandbConfig = field(default_factory=WandbConfig)
