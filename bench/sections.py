@@ -20,7 +20,7 @@ class OptimConfig:
     batch_pairs: int = 16
     micro_batch_pairs: int | None = None  # null: the whole batch at once
     warmup_steps: int = 20
-    clip_norm: float = 1.0
+    clip_norm: float = 30.0
     weight_decay: float = 0.0
     adam_beta1: float = 0.9
     adam_beta2: float = 0.99
@@ -84,7 +84,7 @@ class EvaluationConfig:
     samples_per_prompt: int = 4
     checkpoints: int = 3
     batch_size: int = 256
-    reference_samples: int = 64
+    reference_samples: int = 256
 
     def __post_init__(self) -> None:
         require_at_least("evaluation.prompts", self.prompts, 2)
