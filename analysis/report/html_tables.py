@@ -142,15 +142,16 @@ def peak_table(analysis: Analysis) -> HtmlTable:
     """Where gold peaks along KL and how far it falls after that, per variant."""
     peaks, labels = analysis.overoptimization.peaks, _labels(analysis)
     rows = [
-        (labels[row.variant], FORMS.get(row.form, "–"), interval_text(row, "kl_peak"),
-         interval_text(row, "gold_peak", 2), number_text(row.kl_max), interval_text(row, "drop", 2), _words(row.note))
+        (labels[row.variant], FORMS.get(row.form, row.form), interval_text(row, "kl_peak"),
+         interval_text(row, "gold_peak", 2), number_text(row.drop_kl), interval_text(row, "drop", 2), _words(row.note))
         for row in peaks.itertuples()
     ]  # fmt: skip
     caption = (
-        "Peak of the chosen form, and the fall of the smoothed frontier from its peak to its end. "
+        "Peak of the smoothed frontier, its fall from there to the largest KL compared, and the form that fits best "
+        "of those that the data do not reject. "
         f"Brackets: {interval_words(peaks['kind'])}."
     )
-    titles = ("KL at the peak (nats)", "gold at the peak (SD)", "largest KL (nats)", "fall after the peak (SD)")
+    titles = ("KL at the peak (nats)", "gold at the peak (SD)", "fall up to KL (nats)", "fall after the peak (SD)")
     columns = (Column("variant", False), Column("form", False), *map(Column, titles), Column("note", False))
     return _table(caption, columns, rows)
 
