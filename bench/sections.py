@@ -15,7 +15,7 @@ class OptimConfig:
             would be another optimizer for each.
     """
 
-    lr: float = 4e-4
+    lr: float = 5e-4
     steps: int = 160
     batch_pairs: int = 16
     micro_batch_pairs: int | None = None  # null: the whole batch at once
