@@ -271,6 +271,14 @@ def test_data_that_end_early_show_neither(gold):
     assert "Data of hinge do not reach KL 5 nats" in one.sentence
 
 
+def test_data_that_end_just_after_the_peak_do_not_show_that_nothing_falls():
+    """Gold peaks at KL 7.4 and has lost 0.02 SD at KL 10, where data end."""
+    for k in range(5):
+        claim = assess(draw((6, k), kl=lambda name, *key: 0.5 * kl_of("squared", *key)), only="C3")["C3"]
+        assert {row["kl_end"] for row in claim.numbers["variants"]} <= {7, 10}
+        assert claim.verdict == INCONCLUSIVE
+
+
 def test_noise_alone_is_no_fall():
     flat = [assess(draw((5, k), gold=lambda name, kl: min(kl, 1.0), noise=replace(NOISE, cell=0.1)), only="C3")["C3"]
             for k in range(15)]  # fmt: skip
