@@ -18,8 +18,6 @@ _WANTED = ("position_ids", "use_cache", "cache", "logits_to_keep")
 _PROBE_TOKENS = 8
 # Relative to the largest value: float32 rounding is a hundred times smaller.
 _TOLERANCE = 1e-4
-# Stricter, as weak attention mixes sequences weakly; a model that is wrongly taken for one that does loses speed only.
-_PACKED_TOLERANCE = 1e-5
 # Logits as large as these show every cap and scale; those of an untrained model are too small to reach a cap.
 _LARGE_LOGIT = 1000.0
 
@@ -90,23 +88,30 @@ def _has_separate_head(model: PreTrainedModel, base: nn.Module, tokens: Tensor) 
 
 
 def _keeps_packed_apart(base: nn.Module, tokens: Tensor) -> bool:
-    """Whether the halves of a row of tokens come out as each does alone, where position ids say that they are two."""
+    """Whether the halves of a row come out as each does alone, where position ids say that they are two sequences.
+
+    What is masked counts exactly 0, so that the second half does not change by one bit with what is in the first: an
+    answer that holds for other weights as well, where nearly equal numbers may only mean that attention is weak yet.
+    """
     half = tokens.shape[1] // 2
-    if "position_ids" not in _options(base) or half == 0:
+    if "position_ids" not in _options(base) or half < 2:
         return False
+    first, second = tokens[:, : 2 * half].split(half, dim=1)
     uncached = {"use_cache": False} if "use_cache" in _options(base) else {}
     position_ids = torch.arange(half, device=tokens.device).repeat(2)[None]
-    sequences = tokens[:, : 2 * half].split(half, dim=1)
     try:
-        packed = base(input_ids=torch.cat(sequences, dim=1), position_ids=position_ids, **uncached).last_hidden_state
+        packed, other = (
+            base(input_ids=torch.cat([before, second], dim=1), position_ids=position_ids, **uncached).last_hidden_state
+            for before in (first, first.flip(1))
+        )
     except Exception:  # whatever an architecture says that does not take such rows
         return False
-    alone = [base(input_ids=each, attention_mask=torch.ones_like(each)).last_hidden_state for each in sequences]
-    return _all_alike([(packed, torch.cat(alone, dim=1))], _PACKED_TOLERANCE)
+    alone = [base(input_ids=each, attention_mask=torch.ones_like(each)).last_hidden_state for each in (first, second)]
+    return torch.equal(packed[:, half:], other[:, half:]) and _all_alike([(packed, torch.cat(alone, dim=1))])
 
 
-def _all_alike(pairs: Iterable[tuple[Tensor, Tensor]], tolerance: float = _TOLERANCE) -> bool:
+def _all_alike(pairs: Iterable[tuple[Tensor, Tensor]]) -> bool:
     return all(
-        one.shape == other.shape and bool((one - other).abs().max() <= tolerance * other.abs().max())
+        one.shape == other.shape and bool((one - other).abs().max() <= _TOLERANCE * other.abs().max())
         for one, other in pairs
     )

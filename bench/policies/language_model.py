@@ -8,7 +8,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from bench.policies.architecture import Architecture
-from bench.policies.packing import pack
+from bench.policies.packing import is_worth_packing, pack
 from bench.policies.tokens import SequenceBatch
 
 # Not a share of the free memory: how positions are cut into chunks moves results by rounding, and must not depend on
@@ -66,7 +66,7 @@ class LanguageModel:
         """What the head reads at some positions of a batch; only where the architecture has a separate head."""
         uncached = {"use_cache": False} if "use_cache" in self.architecture.base_options else {}
         base = self.model.base_model
-        if not self.architecture.keeps_packed_apart:
+        if not self.architecture.keeps_packed_apart or not is_worth_packing(batch):
             output = base(input_ids=batch.input_ids, attention_mask=batch.attention_mask, **uncached)
             return output.last_hidden_state[row, column]
         packed = pack(batch, pad_id=self.pad_id, positions=self.context_length)

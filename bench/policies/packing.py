@@ -17,6 +17,9 @@ from bench.policies.tokens import SequenceBatch
 # sequence are full to 80 %, half as wide again to 93 %, and twice as wide no better.
 _WIDTH_PER_LONGEST = 1.5
 
+# Above this share of real tokens, packing costs more than padding: batches that are sorted by length stay as they are.
+_FULL_ENOUGH = 0.8
+
 
 class PackedBatch(NamedTuple):
     """The sequences of a batch in fewer rows.
@@ -30,6 +33,11 @@ class PackedBatch(NamedTuple):
     input_ids: Int[Tensor, "rows width"]
     position_ids: Int[Tensor, "rows width"]
     place: Int[Tensor, "sequences tokens"]
+
+
+def is_worth_packing(batch: SequenceBatch) -> bool:
+    """Whether a batch holds so much padding that packing it saves time."""
+    return int(batch.attention_mask.sum()) < _FULL_ENOUGH * batch.attention_mask.numel()
 
 
 def pack(batch: SequenceBatch, *, pad_id: int, positions: int | None) -> PackedBatch:
