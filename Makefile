@@ -11,7 +11,7 @@ SWEEP ?= $(or $(patsubst sweep=%,%,$(filter sweep=%,$(ARGS))),frontier)
 SMOKE_SWEEP := $(or $(patsubst sweep=%,%,$(filter sweep=%,$(ARGS))),smoke)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup sweep smoke report pictures test test-full check format sync lock clean
+.PHONY: help setup sweep smoke report pictures world test test-full check format sync lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -45,6 +45,9 @@ pictures: report ## copy the README's pictures from the report of the default sw
 	@cp runs/$(SWEEP)/report/figures/gold_and_kl_against_beta.png docs/beta.png
 	@chromium --headless --no-sandbox --hide-scrollbars --window-size=1280,1400 --virtual-time-budget=5000 \
 		--screenshot=docs/report.png "file://$(CURDIR)/runs/$(SWEEP)/report/index.html" 2>/dev/null
+
+world: $(INSTALLED) ## build the world that comes with the code anew, from its word lists: a new version of it
+	@$(PY) -m bench.freeze --replace
 
 test: $(INSTALLED) ## the default tests: minutes, no network, no GPU
 	@$(PY) -m pytest -m "not slow" --numprocesses 2 --dist worksteal

@@ -173,7 +173,7 @@ FLOORS = (
     ("bench.cells",),
     ("bench.sweep", "bench.help"),
     ("bench.oracle",),
-    ("bench.train", "bench.prepare", "bench.worker", "bench.evaluate", "bench.status"),
+    ("bench.train", "bench.prepare", "bench.freeze", "bench.worker", "bench.evaluate", "bench.status"),
 )
 
 

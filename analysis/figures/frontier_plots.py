@@ -174,7 +174,7 @@ def frontier_differences(pairwise: pd.DataFrame, margin: float, kl: float, *, ax
 
 
 def overoptimization(fits: Overoptimization, frontiers: Frontiers, *, ax: Axes | None = None) -> Axes:
-    """The chosen form of every variant against KL, with each peak inside the data and its interval along KL."""
+    """The chosen form of every variant against KL (the frontier if none fits), with peaks and their intervals."""
     ax = ax or Figure(layout="constrained").add_subplot()
     chosen = fits.curves[fits.curves["chosen"].astype(bool)]
     for variant, style in variant_styles(frontiers.points["variant"]).items():
@@ -183,7 +183,7 @@ def overoptimization(fits: Overoptimization, frontiers: Frontiers, *, ax: Axes |
         _markers_by_stage(ax, points, style)
         ax.plot(curve["kl"], curve["gold"], color=style.color, zorder=3)
         ax.plot([], [], style.marker, linestyle="-", color=style.color, label=style.label)
-    highest = chosen["kl"].max()
+    highest = fits.curves["kl"].max()
     for peak in fits.peaks[fits.peaks["inside"].astype(bool)].itertuples():
         style = variant_styles([peak.variant])[peak.variant]
         interval = [[peak.kl_peak - max(peak.kl_peak_low, 0)], [min(peak.kl_peak_high, highest) - peak.kl_peak]]

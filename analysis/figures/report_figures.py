@@ -114,7 +114,8 @@ def differences_figure(analysis: Analysis) -> ReportFigure | None:
     shared_legend(figure)
     caption = (
         f"Differences in gold reward between every two variants at KL = {kl:g} nats. "
-        f"Bars: {interval_words(pairwise['kind'])}. Equivalent: the whole bar lies within the margin."
+        f"Bars: {interval_words(pairwise['kind'])}. Equivalent: the 90 % interval of "
+        "that difference alone lies within the margin; different: the whole bar lies beyond it."
     )
     return ReportFigure("frontier_differences", "Differences between variants", caption, figure, pairwise)
 
@@ -163,8 +164,9 @@ def overoptimization_figure(analysis: Analysis) -> ReportFigure:
     frontier_plots.overoptimization(fits, analysis.frontiers, ax=figure.add_subplot())
     shared_legend(figure)
     caption = (
-        f"Gold reward against KL with the form that predicts held-out checkpoints best. Outlined markers: peaks inside "
-        f"the data. Bars: {interval_words(fits.peaks['kind'])}."
+        f"Gold reward against KL with the form that predicts held-out checkpoints best among those that the spread "
+        f"between seeds does not reject; the smoothed frontier where it rejects all. Outlined markers: the frontier's "
+        f"peaks inside the data. Bars: {interval_words(fits.peaks['kind'])}."
     )
     return ReportFigure("overoptimization", "Over-optimization", caption, figure, fits.curves)
 

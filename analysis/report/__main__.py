@@ -12,6 +12,7 @@ from analysis.data.sweep import RefusedSweep
 from analysis.figures.style import TooManyVariants
 from analysis.report.build import PAGE, RefusedOutput, build_report
 from analysis.report.sources import digest_sources, is_current
+from analysis.statistics.claims import RULES_FILE, read_rules
 from bench.records import DamagedRecord
 
 NOTEBOOK_CELLS = 2_000
@@ -24,27 +25,31 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--output", type=Path, help="default: <first sweep>/report")
     parser.add_argument("--seed", type=int, default=0, help="of the resampling (default 0)")
     parser.add_argument(
-        "--fit", choices=("last", "all"), default="last",
-        help="checkpoints that frontiers are fitted to: the last of each cell (default), or those on the way too",
+        "--fit", choices=("last", "all"),
+        help="checkpoints that frontiers are fitted to: the last of each cell, or those on the way too (default: "
+        "as the rules say)",
     )  # fmt: skip
     parser.add_argument(
         "--notebooks", action=argparse.BooleanOptionalAction,
         help=f"also execute the notebooks (default: up to {NOTEBOOK_CELLS:,} cells; beyond, they double the time)",
     )  # fmt: skip
+    parser.add_argument("--rules", type=Path, default=RULES_FILE, help="of the verdicts (default: conf/claims.yaml)")
     parser.add_argument("--if-changed", action="store_true", help="leave a report alone that is up to date")
     options = parser.parse_args(arguments)
     output = options.output or options.sweeps[0] / "report"
-    sources = digest_sources(options.sweeps, (options.seed, options.fit, options.notebooks))
-    if options.if_changed and (output / PAGE).is_file() and is_current(output, sources):
-        print(f"{output / PAGE} is up to date")
-        return 0
     try:
+        rules = read_rules(options.rules)
+        sources = digest_sources(options.sweeps, (options.seed, options.fit, options.notebooks, rules))
+        if options.if_changed and (output / PAGE).is_file() and is_current(output, sources):
+            print(f"{output / PAGE} is up to date")
+            return 0
         sweeps = [load_sweep(path) for path in options.sweeps]
         notebooks = options.notebooks
         if notebooks is None and not (notebooks := len(sweeps[0].cells) <= NOTEBOOK_CELLS):
             print(f"notebooks are left out, for more than {NOTEBOOK_CELLS:,} cells; --notebooks makes them")
+        ends_only = None if options.fit is None else options.fit == "last"
         page = build_report(
-            sweeps, output, seed=options.seed, ends_only=options.fit == "last", notebooks=notebooks, sources=sources
+            sweeps, output, seed=options.seed, ends_only=ends_only, notebooks=notebooks, sources=sources, rules=rules
         )
     except (RefusedSweep, DamagedRecord, RefusedOutput, TooManyVariants) as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)

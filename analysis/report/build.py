@@ -17,7 +17,7 @@ from analysis.report.notebook_runs import execute_notebooks
 from analysis.report.page import GENERATOR, render_page
 from analysis.report.sources import SOURCES_FILE
 from analysis.statistics.analyze import Analysis
-from analysis.statistics.claims import write_claims
+from analysis.statistics.claims import Rules, write_claims
 from analysis.statistics.views import analyze_views
 
 PAGE = "index.html"
@@ -32,9 +32,10 @@ def build_report(
     output: Path,
     *,
     seed: int = 0,
-    ends_only: bool = True,
+    ends_only: bool | None = None,
     notebooks: bool = True,
     sources: str = "",
+    rules: Rules | None = None,
 ) -> Path:
     """Analyze sweeps and write the report; returns the page's path.
 
@@ -45,6 +46,7 @@ def build_report(
         ends_only: see `analysis.statistics.analyze.analyze`; the notebooks do as by default.
         notebooks: also execute the notebooks on the first sweep.
         sources: digest of what the sweeps were read from, kept beside the page.
+        rules: of the verdicts; those of conf/claims.yaml by default, which the notebooks use.
     Raises:
         RefusedSweep, TooManyVariants: sweeps that cannot be analyzed or drawn.
         RefusedOutput: `output` exists and is not a report.
@@ -57,7 +59,7 @@ def build_report(
         draft.mkdir()
         with ThreadPoolExecutor(1) as pool:
             executed = pool.submit(execute_notebooks, sweeps[0].path, draft) if notebooks else None
-            views = analyze_views(sweeps, seed=seed, ends_only=ends_only)
+            views = analyze_views(sweeps, seed=seed, ends_only=ends_only, rules=rules)
             _write_views(views, draft, executed)
         (draft / SOURCES_FILE).write_text(f"{sources}\n", encoding="utf-8")
         _replace(output, draft, Path(scratch) / "replaced")
@@ -77,7 +79,8 @@ def _write_views(views: Mapping[str, Analysis], draft: Path, executed: Future | 
             save_figure(figure, folder / "figures")
         for name, frame in csv_frames(analysis).items():
             frame.to_csv(folder / "tables" / f"{name}.csv", index=False)
-        write_claims(analysis.claims, folder / "claims.json")
+            frame.to_parquet(folder / "tables" / f"{name}.parquet", index=False)
+        write_claims(analysis.claims, folder / "claims.json", analysis.standing)
     downloads = [
         (f"{folder}/{name}".removeprefix("./"),) * 2
         for folder in folders.values()

@@ -7,17 +7,21 @@ import pandas as pd
 
 from analysis.data.sweep import Sweep
 from analysis.statistics.best_of_n import Ceiling, find_ceiling
-from analysis.statistics.claims import Claim, assess_claims
+from analysis.statistics.claims import Claim, Rules, Standing, assess_claims, gather_evidence, standing_of
 from analysis.statistics.discordance import Discordance, compare_orders
-from analysis.statistics.frontier import EQUIVALENCE_MARGIN, KL_BUDGETS, Frontiers, fit_frontiers
-from analysis.statistics.optimal_beta import BASELINE, OptimalBetas, find_optimal_betas
+from analysis.statistics.frontier import KL_BUDGETS, Frontiers, fit_frontiers
+from analysis.statistics.optimal_beta import OptimalBetas, find_optimal_betas
 from analysis.statistics.overoptimization import Overoptimization, fit_overoptimization
+from analysis.statistics.practice import Practice, study_practice
 from analysis.statistics.resampling import make_draws
 
 
 @dataclass(frozen=True)
 class Analysis:
-    """Results for one sweep; `ceiling` is None when the sweep has no reference pool."""
+    """Results for one sweep; `ceiling` is None when the sweep has no reference pool, `practice` without samples.
+
+    `standing` says whether the claims are confirmatory, by `rules`.
+    """
 
     sweep: Sweep
     frontiers: Frontiers
@@ -25,7 +29,10 @@ class Analysis:
     overoptimization: Overoptimization
     ceiling: Ceiling | None
     discordance: Discordance
+    practice: Practice | None
     claims: tuple[Claim, ...]
+    standing: Standing
+    rules: Rules
     warnings: tuple[str, ...]
 
 
@@ -35,9 +42,8 @@ def analyze(
     *,
     predictions: pd.DataFrame | None = None,
     budgets: tuple[float, ...] = KL_BUDGETS,
-    margin: float = EQUIVALENCE_MARGIN,
-    baseline: str = BASELINE,
-    ends_only: bool = True,
+    rules: Rules | None = None,
+    ends_only: bool | None = None,
 ) -> Analysis:
     """Compute all statistics of a sweep.
 
@@ -45,23 +51,38 @@ def analyze(
         rng: resamples the evaluation prompts; the same generator state gives the same numbers.
         predictions: ``variant, local, global_``: predicted β(variant) / β(baseline).
         budgets: KLs in nats at which variants are compared.
-        margin: largest difference in gold (SD units) that still counts as the same frontier.
-        baseline: variant that ratios of β are taken to.
-        ends_only: fit frontiers and forms of over-optimization to trained policies, not to checkpoints on the way.
+        rules: margins, budgets and tests of the verdicts; the variant that ratios of β are taken to.
+        ends_only: fit frontiers and forms of over-optimization to trained policies, not to checkpoints on the way; as
+            the rules say by default.
     Raises:
         RefusedSweep: the sweep cannot be analyzed as one (several settings, samples that contradict the records).
     """
+    rules = rules or Rules()
+    by_rule = rules.fit == "last"
+    ends_only = by_rule if ends_only is None else ends_only
+    changed = "" if ends_only == by_rule else f"{rules.name} fits frontiers to {rules.fit} checkpoints."
     draws = make_draws(sweep, rng)
-    frontiers = fit_frontiers(draws, ends_only=ends_only, budgets=budgets, margin=margin)
-    betas = find_optimal_betas(draws.swept(sweep.swept), baseline=baseline, budgets=budgets, predictions=predictions)
-    overoptimization = fit_overoptimization(draws.at_ends() if ends_only else draws, frontiers.smoothed)
+    frontiers = fit_frontiers(draws, ends_only=ends_only, budgets=budgets, margin=rules.c1.margin)
+    betas = find_optimal_betas(
+        draws.swept(sweep.swept), baseline=rules.c2.baseline, budgets=budgets, averaged=rules.c2.budgets,
+        predictions=predictions,
+    )  # fmt: skip
+    fitted = draws.at_ends() if ends_only else draws
+    overoptimization = fit_overoptimization(fitted, frontiers.smoothed, ends=rules.c3.ends)
     ceiling = None
     if sweep.reference is not None:
         ceiling = find_ceiling(sweep.reference, draws, frontiers.smoothed, budgets=budgets)
-    discordance = compare_orders(sweep, frontiers.smoothed)
-    claims = assess_claims(frontiers, betas, overoptimization, discordance)
+    evidence = gather_evidence(draws, rules, sweep)
+    discordance = compare_orders(
+        sweep, draws.noise, evidence.variants, false_discovery_rate=rules.c4.false_discovery_rate
+    )
+    practice = study_practice(sweep, rng)
+    claims = assess_claims(frontiers, betas, overoptimization, discordance, evidence, rules)
+    standing = standing_of(sweep, rules, changed=changed)
     warnings = (
         *sweep.warnings, *draws.warnings, *frontiers.warnings, *betas.warnings, *overoptimization.warnings,
-        *(ceiling.warnings if ceiling else ()),
+        *(ceiling.warnings if ceiling else ()), *filter(None, [evidence.words_on_identical]),
     )  # fmt: skip
-    return Analysis(sweep, frontiers, betas, overoptimization, ceiling, discordance, claims, warnings)
+    return Analysis(
+        sweep, frontiers, betas, overoptimization, ceiling, discordance, practice, claims, standing, rules, warnings
+    )

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from scipy.optimize import isotonic_regression
 
+from analysis.statistics.peaks import highest_point
 from analysis.statistics.resampling import Design, Draws
 from analysis.statistics.smoothing import PENALTIES, Basis, held_out_errors, normal_equations
 
@@ -78,23 +79,12 @@ def fit_peak(grid: BetaGrid, penalty: float) -> BetaPeak:
     coefficients = normal_equations(basis, x, grid.without_gaps(grid.gold), grid.count).solve(penalty, _PENALTY_ORDER)
     points = np.linspace(basis.low, basis.high, _CURVE_POINTS)
     curve = coefficients @ basis.matrix(points).T
-    best = curve.argmax(axis=1)
-    side = {0: "low", _CURVE_POINTS - 1: "high"}.get(int(best[0]), "none")
-    log_beta = _refine(points, curve, best)
+    best = int(curve[0].argmax())
+    side = {0: "low", _CURVE_POINTS - 1: "high"}.get(best, "none")
+    log_beta, _, _ = highest_point(points, curve)
     if side != "none":
         log_beta = np.full(len(curve), np.nan)
     return BetaPeak(points, curve, log_beta, curve.max(axis=1), side)
-
-
-def _refine(points: np.ndarray, curve: np.ndarray, best: np.ndarray) -> np.ndarray:
-    """Vertex of the parabola through the highest point and its neighbors; an end point stays."""
-    inner = np.clip(best, 1, len(points) - 2)
-    rows = np.arange(len(curve))
-    left, middle, right = (curve[rows, inner + step] for step in (-1, 0, 1))
-    bend = left - 2 * middle + right
-    with np.errstate(divide="ignore", invalid="ignore"):
-        shift = np.where(bend < 0, 0.5 * (left - right) / bend, 0.0).clip(-1, 1)
-    return np.where(inner == best, points[inner] + shift * (points[1] - points[0]), points[best])
 
 
 def log_beta_at(grid: BetaGrid, kl: float) -> np.ndarray:

@@ -1,20 +1,18 @@
 """Gold reward as a function of KL: curves, budgets, areas, Pareto sets and differences between variants.
 
-The smoother is a penalized cubic spline in √KL over the checkpoints of all β and seeds of a variant: √KL because gold
-starts out linear in it (Gao et al. 2023, arXiv 2210.10760), a spline because a frontier may rise, peak and fall or
-not, and its second-order penalty because that shrinks towards a straight line, which has no peak of its own. The
-penalty is the same for all variants and minimizes the error on checkpoints of a β that the fit has not seen.
+`analysis.statistics.curves` says how a curve is made.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import combinations
 
 import numpy as np
 import pandas as pd
 
-from analysis.statistics.intervals import compare_all, interval
-from analysis.statistics.resampling import Design, Draws, VariantReplicates
-from analysis.statistics.smoothing import PENALTIES, Basis, held_out_errors, normal_equations
+from analysis.statistics.curves import SmoothedFrontier, smooth_all
+from analysis.statistics.intervals import LEVEL, compare_all, interval
+from analysis.statistics.resampling import Draws
 from analysis.statistics.stacking import stack
 
 KL_BUDGETS = (0.5, 1.0, 2.0, 5.0, 10.0)  # nats
@@ -32,37 +30,7 @@ PAIRWISE_COLUMNS = (
     "verdict",
 )  # fmt: skip
 MIN_POLICIES = 3  # with fewer, a curve would be the smoother's invention
-_CURVE_POINTS = 80
 _AREA_POINTS = 200
-_PENALTY_ORDER = 2
-
-
-@dataclass(frozen=True)
-class SmoothedFrontier:
-    """One variant's spline in every version of the table.
-
-    Attributes:
-        coefficients: [R, K].
-        kl_min, kl_max: range that at least two seeds cover (one, if there is only one), nats.
-    """
-
-    basis: Basis
-    coefficients: np.ndarray
-    design: Design
-    kl_min: float
-    kl_max: float
-
-    def covers(self, kl: float) -> bool:
-        """Whether `kl` lies inside the data."""
-        return self.kl_min <= kl <= self.kl_max
-
-    def gold(self, kl: np.ndarray) -> np.ndarray:
-        """Gold at KLs [m] in every version, [R, m]."""
-        return self.coefficients @ self.basis.matrix(np.sqrt(kl)).T
-
-    def grid(self, points: int = _CURVE_POINTS) -> np.ndarray:
-        """KLs inside the data, equally spaced in √KL."""
-        return np.linspace(np.sqrt(self.kl_min), np.sqrt(self.kl_max), points).clip(0) ** 2
 
 
 @dataclass(frozen=True)
@@ -73,14 +41,15 @@ class Frontiers:
 
     Attributes:
         curves: ``variant, kl, gold, gold_low, gold_high, gold_se, kind``; pointwise band, 80 KLs per variant equally
-            spaced in √KL between the smallest and the largest KL that the variant covers (nothing is extrapolated).
+            spaced in √KL from 0 to the largest KL that the variant covers (nothing is extrapolated).
         budgets: ``variant, kl, covered, gold, gold_low, gold_high, gold_se, kind``; one row per variant and KL budget,
             NaN where not covered.
         areas: ``variant, kl_max, area, area_low, area_high, area_se, mean_gold, mean_gold_low, mean_gold_high,
             mean_gold_se, kind``; ∫ gold dKL up to `common_kl` (SD · nats), and that divided by its length in nats.
         pairwise: ``variant_a, variant_b, kl, difference, difference_low, difference_high, difference_se, kind,
             verdict``; gold of a minus gold of b at each KL budget that all variants cover, simultaneous over all rows;
-            verdict is equivalent (interval inside ±margin) | different (interval outside ±margin) | unclear.
+            verdict is equivalent (two one-sided 5 % tests of this difference alone pass, paired by seed) | different
+            (the simultaneous interval lies outside ±margin) | unclear.
         points: ``variant, strength, step, is_final, seeds, kl, gold, gold_low, gold_high, gold_se, kind, pareto,
             pareto_overall``; checkpoints averaged over seeds; pareto: no other point of the same variant (of any
             variant) has smaller KL and at least as much gold, or as small a KL and more gold.
@@ -120,7 +89,8 @@ def fit_frontiers(
     """
     smoothed_draws = draws.at_ends() if ends_only else draws
     enough, warnings = _enough_policies(smoothed_draws, "trained policies" if ends_only else "checkpoints")
-    smoothed, penalty = _smooth_all(smoothed_draws, enough)
+    smoothed, penalty, gaps = smooth_all(smoothed_draws, enough)
+    warnings += gaps
     common_kl = min((curve.kl_max for curve in smoothed.values()), default=np.nan)
     shared = [kl for kl in budgets if all(curve.covers(kl) for curve in smoothed.values())]
     if not shared:
@@ -130,15 +100,28 @@ def fit_frontiers(
         stack([_curve(*item) for item in smoothed.items()], CURVE_COLUMNS),
         stack([_at_budgets(*item, budgets) for item in smoothed.items()], BUDGET_COLUMNS),
         stack([_area(*item, common_kl) for item in smoothed.items()], AREA_COLUMNS),
-        _compare(smoothed, shared, margin),
+        _compare(_on_common_seeds(smoothed_draws, smoothed), shared, margin),
         _points(draws),
         smoothed,
         common_kl,
         margin,
-        f"penalized cubic spline in √KL over {'the last' if ends_only else 'all'} checkpoints of a variant; "
-        f"penalty {penalty:.1e} chosen on left-out strengths",
+        f"penalized cubic spline in log(1 + √KL) through the origin, over {'the last' if ends_only else 'all'} "
+        f"checkpoints of a variant; penalty {penalty:.1e} chosen on left-out strengths",
         tuple(warnings),
     )
+
+
+def _on_common_seeds(draws: Draws, smoothed: Mapping[str, SmoothedFrontier]) -> Mapping[str, SmoothedFrontier]:
+    """The curves that differences are taken of: where a variant lacks a seed, those of the seeds that all have.
+
+    Otherwise the seed's own effect, which cancels in a paired difference, would stay in it.
+    """
+    rows = draws.rows[draws.rows["variant"].isin(list(smoothed))]
+    seeds = [set(own) for _, own in rows.groupby("variant")["seed"]]
+    common = set.intersection(*seeds) if seeds else set()
+    if not common or all(own == common for own in seeds):
+        return smoothed
+    return smooth_all(replace(draws, rows=rows[rows["seed"].isin(common)]), tuple(smoothed))[0]
 
 
 def _enough_policies(draws: Draws, what: str) -> tuple[tuple[str, ...], list[str]]:
@@ -152,34 +135,6 @@ def _enough_policies(draws: Draws, what: str) -> tuple[tuple[str, ...], list[str
         for variant, count in lacking.items()
     ]
     return tuple(variant for variant in draws.variants if variant not in lacking.index), warnings
-
-
-def _smooth_all(draws: Draws, variants: tuple[str, ...]) -> tuple[dict[str, SmoothedFrontier], float]:
-    errors = np.zeros(len(PENALTIES))
-    bases: dict[str, Basis] = {}
-    for variant in variants:
-        rows = draws.rows[draws.rows["variant"] == variant]
-        d = np.sqrt(rows["kl"].to_numpy())
-        bases[variant] = basis = Basis(0.0, max(d.max(), 1e-6))
-        fold = rows["strength" if len(rows["strength"].unique()) > 2 else "seed"].to_numpy()
-        if len(np.unique(fold)) > 1:
-            errors += held_out_errors(basis, d, rows["gold"].to_numpy(), fold, _PENALTY_ORDER)
-    # The smoothest of the best where nothing could be held out.
-    penalty = float(PENALTIES[len(PENALTIES) - 1 - np.argmin(errors[::-1])])
-    return {variant: _smooth(draws.of(variant), bases[variant], penalty) for variant in variants}, penalty
-
-
-def _smooth(replicates: VariantReplicates, basis: Basis, penalty: float) -> SmoothedFrontier:
-    # Drawn prompts can push the largest KL past the basis; it then counts as the end.
-    d = np.minimum(np.sqrt(replicates.kl), basis.high)
-    equations = normal_equations(basis, d, replicates.gold, replicates.weight)
-    by_seed = replicates.rows.groupby("seed")["kl"]
-    covering = min(2, by_seed.ngroups)
-    kl_min = by_seed.min().nsmallest(covering).iloc[-1]
-    kl_max = by_seed.max().nlargest(covering).iloc[-1]
-    return SmoothedFrontier(
-        basis, equations.solve(penalty, _PENALTY_ORDER), replicates.design, float(kl_min), float(kl_max)
-    )
 
 
 def _curve(variant: str, curve: SmoothedFrontier) -> pd.DataFrame:
@@ -214,13 +169,14 @@ def _compare(smoothed: Mapping[str, SmoothedFrontier], budgets: list[float], mar
         designs = [curve.design for curve in smoothed.values()]
         frame = compare_all(values, list(smoothed), designs, comparisons=len(budgets))
         frame.insert(2, "kl", kl)
-        frames.append(frame)
-    pairwise = stack(frames, PAIRWISE_COLUMNS)
-    low, high = pairwise["difference_low"], pairwise["difference_high"]
-    pairwise["verdict"] = np.select(
-        [(low > -margin) & (high < margin), (low > margin) | (high < -margin)], [EQUIVALENT, DIFFERENT], UNCLEAR
-    )
-    return pairwise
+        alone = [
+            interval(values[:, a] - values[:, b], designs[a].union(designs[b]), level=2 * LEVEL - 1)
+            for a, b in combinations(range(len(designs)), 2)
+        ]
+        inside = np.array([bool((each.low > -margin) & (each.high < margin)) for each in alone])
+        beyond = (frame["difference_low"] > margin) | (frame["difference_high"] < -margin)
+        frames.append(frame.assign(verdict=np.select([beyond, inside], [DIFFERENT, EQUIVALENT], UNCLEAR)))
+    return stack(frames, PAIRWISE_COLUMNS)
 
 
 def _points(draws: Draws) -> pd.DataFrame:

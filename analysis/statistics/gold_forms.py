@@ -12,7 +12,6 @@ FORMS = {
 _SATURATION_RANGE = (0.02, 20.0)
 _MAX_ITERATIONS, _TOLERANCE = 25, 1e-4  # of ln s
 _CACHED = 20_000  # observations
-_LARGEST_EXPONENT = 50.0  # of 1/d*: a peak at d = 1e-22 is one at 0
 
 
 def form_gold(form: str, parameters: np.ndarray, d: np.ndarray) -> np.ndarray:
@@ -85,15 +84,3 @@ def _gauss_newton(
 def _best_factor(shape: np.ndarray, values: np.ndarray, weighted_shape: np.ndarray) -> np.ndarray:
     """Factors [R] that bring `shape` closest to `values`."""
     return np.einsum("rn,rn->r", weighted_shape, values) / np.einsum("rn,rn->r", weighted_shape, shape)
-
-
-def inverse_peak(form: str, parameters: np.ndarray) -> np.ndarray:
-    """1/d* [...] of parameters [..., 2]: 0 or less where the form has no peak, so that it stays finite."""
-    first, second = parameters[..., 0], parameters[..., 1]
-    if form == "best_of_n":  # d* = α / 2β
-        return 2 * second / np.where(first == 0, np.inf, first)
-    if form == "rl":  # d* = exp(α/β − 1); with β ≤ 0 that is a minimum, or nothing
-        falling = second > 0
-        exponent = 1 - first / np.where(falling, second, 1.0)
-        return np.where(falling, np.exp(np.minimum(exponent, _LARGEST_EXPONENT)), 0.0)
-    return np.zeros(parameters.shape[:-1])

@@ -3,7 +3,7 @@
 Written for β; of variants of other methods it is the strength, such as the weight of KL, that stands in its place.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,7 +12,7 @@ import pandas as pd
 from analysis.statistics.beta_fits import BetaGrid, BetaPeak, beta_grid, choose_penalty, fit_peak, log_beta_at
 from analysis.statistics.frontier import KL_BUDGETS
 from analysis.statistics.intervals import Intervals, compare_all, interval
-from analysis.statistics.resampling import Draws
+from analysis.statistics.resampling import Design, Draws
 from analysis.statistics.stacking import stack, stack_rows
 
 BASELINE = "logistic"
@@ -36,7 +36,11 @@ class OptimalBetas:
         at_kl: ``variant, kl, beta, beta_low, beta_high, kind``; β whose final KL is a budget, covered budgets only.
         ratios: ``variant, at, kl, ratio, ratio_low, ratio_high, kind, local, global_``; β(variant) / β(baseline); at is
             ``peak`` (kl NaN), ``kl`` (one row per budget that both cover) or ``kl_mean`` (geometric mean over those
-            budgets, kl NaN); local and global_ are the theory's predictions, NaN when none are given.
+            of the budgets to be averaged that both cover, kl NaN); local and global_ are the theory's predictions, NaN
+            when none are given.
+        matched: by variant, log of the ``kl_mean`` ratio in every version of the table, [R], and its design; only where
+            both cover every budget to be averaged.
+        predictions: ``variant, local, global_`` as given, without rows when none are.
         peak_pairs: ``variant_a, variant_b, ratio, ratio_low, ratio_high, kind``; β at the peak of a over that of b,
             simultaneous over all pairs of variants that have a peak.
         baseline: the variant that `ratios` compares with.
@@ -48,6 +52,8 @@ class OptimalBetas:
     curves: pd.DataFrame
     at_kl: pd.DataFrame
     ratios: pd.DataFrame
+    matched: Mapping[str, tuple[np.ndarray, Design]]
+    predictions: pd.DataFrame
     peak_pairs: pd.DataFrame
     baseline: str
     warnings: tuple[str, ...]
@@ -58,6 +64,7 @@ def find_optimal_betas(
     *,
     baseline: str = BASELINE,
     budgets: tuple[float, ...] = KL_BUDGETS,
+    averaged: Sequence[float] | None = None,
     predictions: pd.DataFrame | None = None,
 ) -> OptimalBetas:
     """Locate the best β of every variant, and β at equal KL.
@@ -65,8 +72,10 @@ def find_optimal_betas(
     Args:
         baseline: variant that the ratios are taken to; no ratios when it is not in the sweep.
         budgets: KLs in nats at which β is compared.
+        averaged: KLs that the mean ratio at equal KL is taken over; `budgets` by default.
         predictions: ``variant, local, global_``: predicted β(variant) / β(baseline); NaN where theory has none.
     """
+    averaged = budgets if averaged is None else averaged
     grids = {variant: beta_grid(draws, variant) for variant in draws.variants}
     fitted = [variant for variant, grid in grids.items() if len(grid.log_beta) >= MIN_BETAS]
     penalty = choose_penalty([grids[variant] for variant in fitted])
@@ -76,14 +85,15 @@ def find_optimal_betas(
     at_kl = {
         (variant, kl): log_beta_at(grid, kl)
         for variant, grid in grids.items()
-        for kl in budgets
+        for kl in sorted({*budgets, *averaged})
         if len(grid.log_beta) > 1 and grid.covers(kl)
     }
-    ratios = pd.DataFrame(_ratios(grids, peaks, at_kl, baseline), columns=_RATIO_COLUMNS)
+    mean_ratios = _mean_ratios(grids, at_kl, baseline, averaged)
+    ratios = pd.DataFrame(_ratios(grids, peaks, at_kl, mean_ratios, baseline), columns=_RATIO_COLUMNS)
     if predictions is None:
-        ratios["local"], ratios["global_"] = np.nan, np.nan
-    else:
-        ratios = ratios.merge(predictions[["variant", "local", "global_"]], on="variant", how="left")
+        predictions = stack([], ["variant", "local", "global_"])
+    predictions = predictions[["variant", "local", "global_"]]
+    ratios = ratios.merge(predictions, on="variant", how="left")
     warnings = [f"{row.variant}: {row.note}" for row in table.itertuples() if row.note]
     if grids and baseline not in grids:
         warnings.append(f"No ratios of β: the sweep has no finished cell of the baseline variant {baseline!r}.")
@@ -95,6 +105,8 @@ def find_optimal_betas(
             [_at_kl_row(*key, values, grids[key[0]]) for key, values in at_kl.items()], columns=_AT_KL_COLUMNS
         ),
         ratios,
+        {name: (values, design) for name, (values, design, kls) in mean_ratios.items() if len(kls) == len(averaged)},
+        predictions,
         _peak_pairs(grids, peaks),
         baseline,
         tuple(warnings),
@@ -148,10 +160,27 @@ def _at_kl_row(variant: str, kl: float, log_beta: np.ndarray, grid: BetaGrid) ->
     return dict(zip(_AT_KL_COLUMNS, (variant, kl, *_exp(result), str(result.kind)), strict=True))
 
 
+def _mean_ratios(
+    grids: Mapping[str, BetaGrid],
+    at_kl: Mapping[tuple[str, float], np.ndarray],
+    baseline: str,
+    averaged: Sequence[float],
+) -> dict[str, tuple[np.ndarray, Design, list[float]]]:
+    """Mean log ratio to the baseline over the KLs of `averaged` that both cover, with its design and these KLs."""
+    means = {}
+    for variant in grids:
+        shared = [kl for kl in averaged if (variant, kl) in at_kl and (baseline, kl) in at_kl]
+        if variant != baseline and shared:
+            logs = [at_kl[variant, kl] - at_kl[baseline, kl] for kl in shared]
+            means[variant] = np.mean(logs, axis=0), grids[variant].design.union(grids[baseline].design), shared
+    return means
+
+
 def _ratios(
     grids: Mapping[str, BetaGrid],
     peaks: Mapping[str, BetaPeak],
     at_kl: Mapping[tuple[str, float], np.ndarray],
+    means: Mapping[str, tuple[np.ndarray, Design, list[float]]],
     baseline: str,
 ) -> list[tuple]:
     """One tuple of _RATIO_COLUMNS per variant and place of comparison."""
@@ -164,10 +193,9 @@ def _ratios(
         if variant in peaks and baseline in peaks:
             logs.append(("peak", np.nan, peaks[variant].log_beta - peaks[baseline].log_beta))
         shared = [kl for other, kl in at_kl if other == variant and (baseline, kl) in at_kl]
-        at_budgets = [at_kl[variant, kl] - at_kl[baseline, kl] for kl in shared]
-        logs += [("kl", kl, values) for kl, values in zip(shared, at_budgets, strict=True)]
-        if shared:
-            logs.append(("kl_mean", np.nan, np.mean(at_budgets, axis=0)))
+        logs += [("kl", kl, at_kl[variant, kl] - at_kl[baseline, kl]) for kl in shared]
+        if variant in means:
+            logs.append(("kl_mean", np.nan, means[variant][0]))
         for place, kl, values in logs:
             result = interval(values, design)
             rows.append((variant, place, kl, *_exp(result), str(result.kind)))

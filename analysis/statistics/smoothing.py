@@ -5,11 +5,13 @@ Cubic B-splines on equal segments with a difference penalty on neighboring coeff
 frontier may rise, peak and fall, or not), bridges gaps in x smoothly, and is fast enough to refit per replicate.
 """
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 PENALTIES = np.logspace(-6, 2, 17)  # relative to the total weight of the observations
+_CERTAIN = 1e5  # weight of a known point, relative to all observations
 _CHUNK = 4_000_000  # observations × replicates handled at once, to bound memory
 
 
@@ -54,6 +56,11 @@ class NormalEquations:
     def __sub__(self, other: "NormalEquations") -> "NormalEquations":
         return NormalEquations(self.gram - other.gram, self.moment - other.moment, self.weight - other.weight)
 
+    def through_zero(self, basis: Basis) -> "NormalEquations":
+        """The same with a point (0, 0) that outweighs all others: what is known there is not fitted."""
+        at = basis.matrix(np.zeros(1))[0]
+        return replace(self, gram=self.gram + _CERTAIN * self.weight[:, None, None] * np.outer(at, at))
+
     def solve(self, penalty: float, order: int) -> np.ndarray:
         """Coefficients [R, K] under `penalty` × Σw × the squared differences of `order` of the coefficients."""
         size = self.gram.shape[-1]
@@ -96,7 +103,14 @@ def _sum_by(slot: np.ndarray, values: np.ndarray, replicates: int, size: int) ->
     return np.bincount(slot.ravel(), values.ravel(), minlength=replicates * size).reshape(replicates, size)
 
 
-def held_out_errors(basis: Basis, x: np.ndarray, y: np.ndarray, fold: np.ndarray, order: int) -> np.ndarray:
+def held_out_errors(
+    basis: Basis,
+    x: np.ndarray,
+    y: np.ndarray,
+    fold: np.ndarray,
+    order: int,
+    known: Callable[[NormalEquations], NormalEquations] = lambda equations: equations,
+) -> np.ndarray:
     """Sum of squared errors at each of PENALTIES when each fold is predicted from the others.
 
     Only held-out points inside the x range of the remaining data count: a smoother is not asked to extrapolate.
@@ -104,13 +118,14 @@ def held_out_errors(basis: Basis, x: np.ndarray, y: np.ndarray, fold: np.ndarray
     Args:
         x, y: [n] observations.
         fold: [n] labels, such as β.
+        known: adds what is known without data, such as `NormalEquations.through_zero`.
     """
     one = np.ones((1, len(x)))
     total = normal_equations(basis, x[None], y[None], one)
     errors = np.zeros(len(PENALTIES))
     for label in np.unique(fold):
         out = fold == label
-        rest = total - normal_equations(basis, x[None, out], y[None, out], one[:, out])
+        rest = known(total - normal_equations(basis, x[None, out], y[None, out], one[:, out]))
         inside = out & (x >= x[~out].min()) & (x <= x[~out].max())
         at = basis.matrix(x[inside])
         for number, penalty in enumerate(PENALTIES):

@@ -61,7 +61,7 @@ def sample_pool(
             policy, pool["prompt_ids"].tolist(), pool[f"ids_{side}"].tolist()
         ).numpy()
     pool.insert(0, "pair_id", np.arange(len(pool)))
-    pool.to_parquet(directory / PAIRS_FILE, index=False)
+    pool.to_parquet(directory / PAIRS_FILE, index=False, compression="zstd")
 
 
 def _draw_prompts(prompts: list[str], count: int, generator: torch.Generator) -> list[str]:

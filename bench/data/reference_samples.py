@@ -37,7 +37,7 @@ def sample_reference(
         "gold": standardization.apply(raw).double().numpy(),
         "length": list(map(len, responses)),
     })  # fmt: skip
-    frame[list(REFERENCE_COLUMNS)].to_parquet(directory / SAMPLES_FILE, index=False)
+    frame[list(REFERENCE_COLUMNS)].to_parquet(directory / SAMPLES_FILE, index=False, compression="zstd")
     (directory / STANDARDIZATION_FILE).write_text(json.dumps(asdict(standardization)) + "\n")
 
 

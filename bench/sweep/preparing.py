@@ -11,6 +11,7 @@ from typing import Any
 import pandas as pd
 
 from bench import worlds
+from bench.cells.settings import flat
 from bench.checked import ConfigError, build_checked
 from bench.claims import hold
 from bench.config import CellConfig, WorldConfig
@@ -18,6 +19,7 @@ from bench.data.artifacts import Artifact, build_once
 from bench.data.preferences import FACTS_FILE, PAIRS_FILE, sample_pool, write_preferences
 from bench.data.prepared import GOLD_DIR, Prepared, gold_directory
 from bench.data.reference_samples import SAMPLES_FILE, load_standardization, sample_reference
+from bench.data.shipped import copy_of_shipped, frozen_directory, shipped_inputs
 from bench.policies.load import load_policy, resolve_device
 from bench.policies.policy import Policy
 from bench.records import remove_temporaries, write_atomically
@@ -29,45 +31,59 @@ from gold_rm.train import GoldTrainConfig, train_gold_model
 Progress = Callable[[str], None]
 
 
-def prepare(config: CellConfig, progress: Progress = lambda message: None) -> Prepared:
+def prepare(config: CellConfig, progress: Progress = lambda message: None, *, from_shipped: bool = True) -> Prepared:
     """Build or find everything that `config` needs; safe to call from several processes at once.
 
+    Args:
+        from_shipped: take what ships with the code where it was made with these settings.
     Raises:
         ConfigError: a setting of the world or the gold model that cannot be used.
         DamagedArtifact: files that are not what was built.
     """
-    root = Path(config.artifacts_dir)
     resolve_device(config.device)  # a device that is not there is refused before anything is built
-    world_artifact = _build_world(root, config.world, progress)
+    building = _Building(config, progress, from_shipped=from_shipped)
+    world_artifact = _build_world(building, config.world)
     world = worlds.read_world(world_artifact.path)
-    gold = _build_gold(root, config.world, world_artifact, world, progress)
-    sampling = _Sampling(config, world, gold, _take_eval_prompts(world, config), progress)
+    gold = _build_gold(building, config.world, world_artifact, world)
+    sampling = _Sampling(building, config, world, gold, _take_eval_prompts(world, config))
     reference = sampling.build_reference(world_artifact)
     pool = sampling.build_pool(world_artifact, reference)
-    preferences = build_once(
-        root,
+    preferences = building.build(
         "preferences",
         {"pool": pool.fingerprint, "labels": asdict(config.labels), "seed": config.pairs.seed},
         lambda directory: write_preferences(pool.path, config.labels, config.pairs.seed, directory),
-        progress,
     )
     _check_pool(preferences, config)
     return Prepared(world_artifact, world.policy_dir, gold, reference, preferences)
+
+
+class _Building:
+    """Where artifacts are built, and what of them ships with the code."""
+
+    def __init__(self, config: CellConfig, progress: Progress, *, from_shipped: bool) -> None:
+        self.root, self.progress = Path(config.artifacts_dir), progress
+        self.shipped = frozen_directory(worlds.builder_module(config.world.builder)) if from_shipped else None
+
+    def build(self, kind: str, inputs: dict[str, Any], builder: Callable[[Path], None]) -> Artifact:
+        """The artifact made from `inputs`: found, copied from what ships, or built."""
+        if self.shipped is not None and kind in worlds.SHIPPED_KINDS:
+            builder = copy_of_shipped(self.shipped, kind, inputs) or builder
+        return build_once(self.root, kind, inputs, builder, self.progress)
 
 
 class _Sampling:
     """What π_ref's samples are drawn with: reference samples first, then the pool, on one scale of gold."""
 
     def __init__(
-        self, config: CellConfig, world: World, gold: Artifact, eval_prompts: list[str], progress: Progress
+        self, building: _Building, config: CellConfig, world: World, gold: Artifact, eval_prompts: list[str]
     ) -> None:
-        self._config, self._world, self._gold = config, world, gold
-        self._eval_prompts, self._progress = eval_prompts, progress
+        self._building, self._config, self._world, self._gold = building, config, world, gold
+        self._eval_prompts = eval_prompts
 
     def build_reference(self, world: Artifact) -> Artifact:
         """π_ref's own samples on the evaluation prompts."""
         per_prompt = self._config.evaluation.reference_samples
-        return self._build(
+        return self._building.build(
             "reference",
             {**self._inputs(world), "per_prompt": per_prompt},
             lambda directory: sample_reference(
@@ -83,7 +99,7 @@ class _Sampling:
         """Unlabeled pairs, in SD of the reference samples' gold."""
         pairs = self._config.pairs
         sizes = {"pool": pairs.pool, "held_out": pairs.held_out, "seed": pairs.seed}
-        return self._build(
+        return self._building.build(
             "pool",
             {**self._inputs(world), "reference": reference.fingerprint, **sizes},
             lambda directory: sample_pool(
@@ -95,9 +111,6 @@ class _Sampling:
                 directory,
             ),
         )
-
-    def _build(self, kind: str, inputs: dict[str, Any], builder: Callable[[Path], None]) -> Artifact:
-        return build_once(Path(self._config.artifacts_dir), kind, inputs, builder, self._progress)
 
     def _inputs(self, world: Artifact) -> dict[str, Any]:
         return {
@@ -126,27 +139,51 @@ def publish(sweep_dir: Path, prepared: Prepared) -> None:
                 write_atomically(sweep_dir / name, partial(shutil.copyfile, source))
 
 
-def _build_world(root: Path, config: WorldConfig, progress: Progress) -> Artifact:
+def _build_world(building: _Building, config: WorldConfig) -> Artifact:
     module = worlds.builder_module(config.builder)
     params = build_checked(module.Params, config.params, "world.params")
     inputs = {"builder": config.builder, "version": module.VERSION, "params": _plain(params)}
     if hasattr(module, "inputs"):
         inputs["files"] = module.inputs(params)
-    return build_once(root, "world", inputs, lambda directory: module.build(params, directory, progress), progress)
+    _require_shipped(building, config, "world", "params", inputs, params)
+    return building.build("world", inputs, lambda directory: module.build(params, directory, building.progress))
 
 
-def _build_gold(root: Path, config: WorldConfig, artifact: Artifact, world: World, progress: Progress) -> Artifact:
+def _require_shipped(
+    building: _Building, config: WorldConfig, kind: str, part: str, inputs: dict[str, Any], params: Any = None
+) -> None:
+    """Refuse other settings of a world that ships, which would be another world under its name, without a word.
+
+    Raises:
+        ConfigError: naming the first key that differs and how to build a world of one's own.
+    """
+    rebuild = config.params.get("rebuild", False) if params is None else getattr(params, "rebuild", False)
+    if building.shipped is None or rebuild:
+        return
+    key = "settings" if part == "gold" else part
+    ours, theirs = (flat(each[key]) for each in (inputs, shipped_inputs(building.shipped, kind)))
+    for name in ours:
+        if ours[name] != theirs.get(name):
+            raise ConfigError(
+                f"world.{part}.{name}={ours[name]}: world {config.name} comes with the code as it was built, with "
+                f"{theirs.get(name)}; world.params.rebuild=true builds one with your settings (give it a world.name)"
+            )
+
+
+def _build_gold(building: _Building, config: WorldConfig, artifact: Artifact, world: World) -> Artifact:
     if world.gold_dir is not None:
         return Artifact(world.gold_dir, fingerprint_of_model(world.gold_dir))
     settings = build_checked(GoldTrainConfig, config.gold, "world.gold")
     assert world.comparisons is not None  # read_world: a gold model or comparisons
     comparisons = pd.read_parquet(world.comparisons)
-    return build_once(
-        root,
+    inputs = {"world": artifact.fingerprint, "settings": _plain(settings)}
+    _require_shipped(building, config, "gold", "gold", inputs)
+    return building.build(
         "gold",
-        {"world": artifact.fingerprint, "settings": _plain(settings)},
-        lambda directory: train_gold_model(comparisons, world.policy_dir, settings, directory / GOLD_DIR, progress),
-        progress,
+        inputs,
+        lambda directory: train_gold_model(
+            comparisons, world.policy_dir, settings, directory / GOLD_DIR, building.progress
+        ),
     )
 
 

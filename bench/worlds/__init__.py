@@ -10,6 +10,9 @@ and, where the content depends on files that the settings only name,
 
     inputs(params)   their fingerprints by name, which then count as settings
 
+A builder with a constant ``SHIPS`` comes with what `bench.freeze` has built from its file in conf/world; its settings
+have a key ``rebuild`` that builds it anew.
+
 A directory is filled with the files that ``read_world`` describes. Adding a world is
 adding such a module and a file in conf/world.
 """
@@ -31,6 +34,7 @@ WORLD_FILE = "world.json"
 PROMPTS_FILE = "prompts.parquet"
 COMPARISONS_FILE = "comparisons.parquet"
 TRAIN, EVAL = "train", "eval"
+SHIPPED_KINDS = ("world", "gold", "reference", "pool")  # artifacts that may come with the code
 
 
 @dataclass(frozen=True)
@@ -80,7 +84,7 @@ def write_world(
     prompts = [(prompt, TRAIN) for prompt in train_prompts] + [(prompt, EVAL) for prompt in eval_prompts]
     pd.DataFrame(prompts, columns=["prompt", "split"]).to_parquet(directory / PROMPTS_FILE, index=False)
     if comparisons is not None:
-        comparisons.to_parquet(directory / COMPARISONS_FILE, index=False)
+        comparisons.to_parquet(directory / COMPARISONS_FILE, index=False, compression="zstd")
 
 
 def read_world(directory: Path) -> World:

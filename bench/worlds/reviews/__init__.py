@@ -1,7 +1,11 @@
 """World ``reviews``: a synthetic language of short reviews, a GPT-2 trained on it, and a hidden rater (ours).
 
 Everything is made from the word lists in ``lexicon`` and a seed: no text, no download. ``facts.json`` in the built
-directory says how fluent π_ref is.
+directory says how fluent π_ref is on prompts that it was not trained on, and how often a rater without error would
+agree with the noisy comparisons.
+
+World ``reviews`` of conf/world is not built but comes with the code (``frozen/``): training rounds differently on every
+machine, and a benchmark needs one world.
 """
 
 import json
@@ -18,11 +22,12 @@ from bench.policies.load import load_policy
 from bench.seeding import generator_for
 from bench.worlds import write_world
 from bench.worlds.reviews.comparisons import draw_comparisons
-from bench.worlds.reviews.facts import measure
+from bench.worlds.reviews.facts import measure, rater_agreement
 from bench.worlds.reviews.language import PROMPTS
 from bench.worlds.reviews.reference_policy import PolicyParams, train_reference_policy
 
-VERSION = 1
+VERSION = 2
+SHIPS = "reviews"  # conf/world/reviews.yaml, by `python -m bench.freeze`
 POLICY_DIR, FACTS_FILE = "policy", "facts.json"
 
 
@@ -37,6 +42,7 @@ class Params:
             an SD of about 2.4.
         facts_reviews: reviews and samples behind each fact in facts.json.
         seed: of the split, the policy and the comparisons.
+        rebuild: build from the word lists on this machine instead of taking what comes with the code.
     """
 
     train_prompts: int = 712
@@ -47,6 +53,7 @@ class Params:
     rater_temperature: float = 1.0
     facts_reviews: int = 4_096
     seed: int = 0
+    rebuild: bool = False
 
     def __post_init__(self) -> None:
         for name in ("train_prompts", "eval_prompts", "comparisons", "held_out_comparisons"):
@@ -66,36 +73,40 @@ class Params:
 
 
 def build(params: Params, directory: Path, progress: Callable[[str], None]) -> None:
-    """Write prompts, π_ref, comparisons and facts; the same settings give the same files."""
+    """Write prompts, π_ref, comparisons and facts; the same settings give the same files on one machine.
+
+    π_ref and the comparisons that the gold model is fitted to have the train prompts only.
+    """
     order = torch.randperm(len(PROMPTS), generator=generator_for(params.seed, "prompts")).tolist()
-    prompts = [PROMPTS[i] for i in order[: params.train_prompts + params.eval_prompts]]
-    train_reference_policy(prompts, params.policy, params.seed, directory / POLICY_DIR, progress)
-    facts = measure(
-        load_policy(directory / POLICY_DIR),
-        prompts,
-        reviews=params.facts_reviews,
-        positions=params.policy.positions,
-        seed=params.seed,
-    )
+    train = [PROMPTS[i] for i in order[: params.train_prompts]]
+    evaluation = [PROMPTS[i] for i in order[params.train_prompts : params.train_prompts + params.eval_prompts]]
+    train_reference_policy(train, params.policy, params.seed, directory / POLICY_DIR, progress)
+    policy = load_policy(directory / POLICY_DIR)
+    comparisons = {
+        split: draw_comparisons(
+            prompts,
+            count,
+            temperature=params.rater_temperature,
+            generator=generator_for(params.seed, "comparisons", split),
+        )
+        for split, prompts, count in (
+            ("train", train, params.comparisons), ("held_out", evaluation, params.held_out_comparisons),
+        )
+    }  # fmt: skip
+    positions = params.policy.positions
+    facts = {
+        **measure(policy, evaluation, reviews=params.facts_reviews, positions=positions, seed=params.seed),
+        **rater_agreement(comparisons["held_out"], evaluation),
+    }
     (directory / FACTS_FILE).write_text(json.dumps(facts, indent=1) + "\n")
     progress(
         f"reference policy: perplexity {facts['policy_perplexity']:.3f} per token, "
         f"the language's own {facts['language_perplexity']:.3f}"
     )
-    comparisons = pd.concat(
-        draw_comparisons(
-            prompts,
-            count,
-            temperature=params.rater_temperature,
-            generator=generator_for(params.seed, "comparisons", split),
-        ).assign(split=split)
-        for split, count in (("train", params.comparisons), ("held_out", params.held_out_comparisons))
-    )
-    texts = [prompt.text for prompt in prompts]
     write_world(
         directory,
         policy=POLICY_DIR,
-        train_prompts=texts[: params.train_prompts],
-        eval_prompts=texts[params.train_prompts :],
-        comparisons=comparisons,
+        train_prompts=[prompt.text for prompt in train],
+        eval_prompts=[prompt.text for prompt in evaluation],
+        comparisons=pd.concat(frame.assign(split=split) for split, frame in comparisons.items()),
     )

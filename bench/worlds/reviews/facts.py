@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import numpy as np
+import pandas as pd
 import torch
 from numpy.typing import NDArray
 
@@ -62,6 +63,20 @@ def _describe(works: list[Prompt], samples: list[list[int]]) -> dict[str, float]
         "utility_sd": float(utilities.std(ddof=1)),
         "utility_best_in_sd": float((utilities.max() - utilities.mean()) / utilities.std(ddof=1)),
     }
+
+
+def rater_agreement(comparisons: pd.DataFrame, works: Sequence[Prompt]) -> dict[str, float]:
+    """How often the utility itself agrees with the rater's noisy comparisons: a gold model cannot do better.
+
+    Args:
+        comparisons: ``prompt, chosen, rejected``, of `works`.
+    """
+    by_text = {work.text: work for work in works}
+    gaps = np.array([
+        utility(by_text[row.prompt], row.chosen.split()) - utility(by_text[row.prompt], row.rejected.split())
+        for row in comparisons.itertuples()
+    ])  # fmt: skip
+    return _mean("perfect_rater_agreement", (gaps > 0) + 0.5 * (gaps == 0))
 
 
 def _mean(name: str, values: NDArray[np.float64]) -> dict[str, float]:

@@ -10,6 +10,7 @@ from synthetic_runs import Truth, write_sweep
 
 from analysis.data.load import load_sweep
 from analysis.statistics.analyze import analyze
+from analysis.statistics.claims.rules import BetaMoves, Rules, SameFrontier
 from analysis.statistics.views import analyze_views
 
 MINE = "my.variants:cubic"
@@ -46,6 +47,14 @@ def test_a_users_loss_has_no_predicted_beta(sweep_dir):
     assert rows[["local", "global_"]].isna().all(axis=None)
 
 
+def test_predictions_are_relative_to_the_baseline_of_the_rules(sweep_dir):
+    sweep = load_sweep(sweep_dir)
+    for baseline, known in (("squared", True), (MINE, False)):
+        (view,) = analyze_views([sweep], rules=Rules(c2=BetaMoves(baseline=baseline))).values()
+        local = view.optimal_betas.predictions.set_index("variant")["local"]
+        assert local.to_dict() == ({"logistic": 2.0} if known else {})
+
+
 def test_the_same_generator_gives_the_same_numbers(sweep_dir, result):
     sweep = load_sweep(sweep_dir)
     again, other = (analyze(sweep, np.random.default_rng(seed)) for seed in (0, 1))
@@ -59,16 +68,25 @@ def test_the_same_generator_gives_the_same_numbers(sweep_dir, result):
 
 def test_settings_reach_the_statistics(sweep_dir):
     predictions = pd.DataFrame({"variant": ["logistic"], "local": [2.0], "global_": [3.0]})
+    rules = Rules(c1=SameFrontier(margin=0.25), c2=BetaMoves(budgets=(1.5, 3.0), baseline=MINE))
     result = analyze(load_sweep(sweep_dir), np.random.default_rng(0), predictions=predictions, budgets=(0.8, 3.0),
-                     margin=0.25, baseline=MINE)  # fmt: skip
+                     rules=rules)  # fmt: skip
     assert result.frontiers.margin == 0.25
     assert set(result.frontiers.budgets["kl"]) == {0.8, 3.0}
-    assert set(result.optimal_betas.at_kl["kl"]) == {0.8, 3.0}
+    assert set(result.optimal_betas.at_kl["kl"]) == {0.8, 1.5, 3.0}
     assert set(result.ceiling.shares["kl"]) <= {0.8, 3.0}
     rows = result.optimal_betas.ratios
     assert (rows["variant"] == "logistic").all()
     assert (rows["local"] == 2.0).all()
-    assert next(claim for claim in result.claims if claim.id == "C2").quantity.endswith(MINE)
+    assert f"relative to {MINE}, geometric mean over KL 1.5 and 3" in result.claims[1].quantity
+    assert "±0.25 SD" in result.claims[0].rule
+
+
+def test_another_fit_than_the_rules_say_is_exploratory(sweep_dir):
+    sweep = load_sweep(sweep_dir)
+    all_of_them = analyze(sweep, np.random.default_rng(0), ends_only=False)
+    assert (all_of_them.standing.status, "last checkpoints" in all_of_them.standing.why) == ("exploratory", True)
+    assert analyze(sweep, np.random.default_rng(0)).standing.why == "built in names no sweep."
 
 
 def test_without_reference_samples_there_is_no_ceiling(sweep_dir, tmp_path):

@@ -3,13 +3,16 @@
 import warnings
 
 import numpy as np
+import pandas as pd
 import pytest
-from scipy.optimize import OptimizeWarning, curve_fit, minimize_scalar
+from scipy import stats
+from scipy.optimize import OptimizeWarning, curve_fit
 from synthetic_draws import QUIET, Noise, simulate
 
 from analysis.statistics.frontier import fit_frontiers
-from analysis.statistics.gold_forms import FORMS, fit_form, form_gold, inverse_peak
-from analysis.statistics.overoptimization import NO_PEAK, fit_overoptimization
+from analysis.statistics.gold_forms import FORMS, fit_form, form_gold
+from analysis.statistics.lack_of_fit import by_configuration, lack_of_fit
+from analysis.statistics.overoptimization import NO_PEAK, NONE_FITS, fit_overoptimization
 
 BETAS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 STEPS = (0, 1, 2, 4)
@@ -80,24 +83,6 @@ def test_observations_of_weight_0_do_not_count(form):
     )
 
 
-@pytest.mark.parametrize(("form", "parameters"), [("best_of_n", (1.2, 0.25)), ("best_of_n", (0.5, 0.9)),
-                                                  ("rl", (1.2, 0.8)), ("rl", (-0.3, 0.6))])  # fmt: skip
-def test_the_peak_is_where_the_form_is_largest(form, parameters):
-    found = minimize_scalar(lambda d: -CURVES[form](d, *parameters), bounds=(1e-6, 20), method="bounded",
-                            options={"xatol": 1e-9})  # fmt: skip
-    assert 1 / inverse_peak(form, np.array(parameters)) == pytest.approx(found.x, rel=1e-5)
-    first, second = parameters
-    closed_form = first / (2 * second) if form == "best_of_n" else np.exp(first / second - 1)
-    assert closed_form == pytest.approx(found.x, rel=1e-5)
-
-
-def test_forms_without_a_peak():
-    assert inverse_peak("best_of_n", np.array([1.0, -0.1])) < 0
-    assert inverse_peak("best_of_n", np.array([0.0, 0.3])) == 0
-    assert inverse_peak("rl", np.array([[1.0, 0.0], [1.0, -0.2]])).tolist() == [0, 0]
-    assert inverse_peak("saturating", np.array([[1.0, 0.3]])).tolist() == [0]
-
-
 @pytest.mark.parametrize("form", ["best_of_n", "rl"])
 def test_the_true_form_its_parameters_and_its_peak(form):
     result, peak = noiseless(gold_of(form))
@@ -108,13 +93,13 @@ def test_the_true_form_its_parameters_and_its_peak(form):
     first, second = TRUTH[form]
     d = first / (2 * second) if form == "best_of_n" else np.exp(first / second - 1)
     assert (peak["form"], peak["inside"], peak["note"]) == (form, True, "")
-    assert peak["kl_peak"] == pytest.approx(d**2, rel=1e-6)
-    assert peak["gold_peak"] == pytest.approx(CURVES[form](d, first, second), rel=1e-6)
+    assert peak["kl_peak"] == pytest.approx(d**2, rel=0.03)  # of the spline
+    assert peak["gold_peak"] == pytest.approx(CURVES[form](d, first, second), abs=0.01)
     end = kl_of("", 0.01, 4)
     assert peak["kl_max"] == pytest.approx(end)
     assert peak["drop"] == pytest.approx(peak["gold_peak"] - gold_of(form)("", end), abs=0.03)  # of the spline
     assert np.isnan([row["first_low"], peak["kl_peak_low"], peak["drop_low"]]).all()  # nothing varies
-    curve = result.curves[result.curves["chosen"]]
+    curve = result.curves[result.curves["chosen"].astype(bool)]
     np.testing.assert_allclose(curve["gold"].iloc[1:], CURVES[form](np.sqrt(curve["kl"].iloc[1:]), first, second))
     assert curve["kl"].iloc[[0, -1]].tolist() == pytest.approx([0, end])
 
@@ -182,16 +167,70 @@ def test_held_out_error_picks_the_true_form(form):
 def test_coverage_of_parameters_and_peak():
     rng = np.random.default_rng(6)
     kl_peak = np.exp(TRUTH["rl"][0] / TRUTH["rl"][1] - 1) ** 2
-    hits = []
-    for _ in range(30):
-        result, _ = fitted(gold_of("rl"), rng, draws=50)
-        fit, peak = result.fits.set_index("form").loc["rl"], result.peaks.iloc[0]
-        hits += [fit["first_low"] <= TRUTH["rl"][0] <= fit["first_high"]]
-        hits += [fit["second_low"] <= TRUTH["rl"][1] <= fit["second_high"]]
-        if peak["form"] == "rl" and peak["inside"]:
-            hits += [peak["kl_peak_low"] <= kl_peak <= peak["kl_peak_high"]]
-    assert len(hits) > 80
+    variants = tuple(f"variant {number}" for number in range(20))
+    hits, peaks = [], []
+    for _ in range(4):  # twenty sweeps in one share seeds and prompts
+        result, _ = fitted(gold_of("rl"), rng, draws=50, ends_only=True, seeds=5, variants=variants)
+        fit = result.fits.query("form == 'rl'")
+        for name, truth in zip(("first", "second"), TRUTH["rl"], strict=True):
+            hits += ((fit[f"{name}_low"] <= truth) & (truth <= fit[f"{name}_high"])).tolist()
+        inside = result.peaks[result.peaks["inside"]]
+        peaks += ((inside["kl_peak_low"] <= kl_peak) & (kl_peak <= inside["kl_peak_high"])).tolist()
     assert np.mean(hits) >= 0.88
+    assert len(peaks) == 80
+    assert np.mean(peaks) >= 0.8  # smoothing flattens a broad peak; of the best of three forms it was 0.36
+
+
+def bump(variant, kl):
+    """No form of FORMS: a step that comes late."""
+    return float(1.2 / (1 + np.exp(-4 * (np.log(kl) - 0.5)))) if kl else 0.0
+
+
+def test_a_curve_that_no_form_follows_has_none():
+    noise = Noise(seed=0.05, cell=0.02, prompt=0.2, sample=0.2, log_kl=0.02)
+    result, _ = fitted(bump, np.random.default_rng(0), ends_only=True, seeds=8, noise=noise)
+    assert not result.fits["chosen"].any()
+    assert (result.fits["lack_of_fit"] < 0.05).all()
+    assert result.peaks["form"].tolist() == [NONE_FITS]
+    drawn = result.curves[result.curves["chosen"].astype(bool)]
+    assert set(drawn["form"]) == {"spline"}
+    truth = [bump("", kl) for kl in drawn["kl"]]
+    assert np.abs(drawn["gold"] - truth).max() < 0.2
+
+
+def test_a_true_form_is_rejected_as_often_as_the_level_says():
+    """Seeds shift all configurations, prompts too, and larger KL is noisier: none of these is a lack of fit."""
+    rng = np.random.default_rng(8)
+    noise = Noise(seed=0.2, cell=0.05, prompt=0.5, sample=0.2, log_kl=0.05)
+    variants = tuple(f"variant {number}" for number in range(60))
+    p = {form: [] for form in FORMS}
+    for form, values in p.items():
+        result, _ = fitted(gold_of(form), rng, variants=variants, draws=2, ends_only=True, seeds=8, noise=noise)
+        values += result.fits.query("form == @form")["lack_of_fit"].tolist()
+    rejected = {form: np.mean(np.array(values) < 0.05) for form, values in p.items()}
+    assert all(share <= 0.12 for share in rejected.values()), rejected
+
+
+def test_lack_of_fit_is_the_repeated_measures_f_test():
+    """Against scipy's one-sample t test, which it is when one dimension is left."""
+    rng = np.random.default_rng(9)
+    strengths, seeds = (0.1, 0.2, 0.4, 0.8), range(6)
+    d = np.array([2.0, 1.5, 1.0, 0.5])
+    gold = CURVES["best_of_n"](d, 1.0, 0.2) + rng.normal(0, 0.1, (6, 4)) + rng.normal(0, 0.3, (6, 1))
+    rows = pd.DataFrame(
+        [(b, s, 1, d[k] ** 2, gold[s, k]) for k, b in enumerate(strengths) for s in seeds],
+        columns=["strength", "seed", "step", "kl", "gold"],
+    )
+    taken = np.stack([d, -(d**2), np.ones(4)], axis=1)
+    free = np.linalg.svd(taken)[0][:, 3]
+    expected = stats.ttest_1samp(gold @ free, 0).pvalue  # what the parameters take up is gone, whatever they are
+    rows = pd.concat([rows, rows.assign(step=0, kl=0.0, gold=0.1), rows[:1].assign(strength=9.0)])
+    table = by_configuration(rows)
+    np.testing.assert_allclose(table[1], gold)
+    for parameters in ((1.0, 0.2), (0.7, 0.3)):
+        assert lack_of_fit("best_of_n", np.array(parameters), *table) == pytest.approx(expected, rel=1e-4)
+    for few in (rows[rows["seed"] == 0], rows[rows["strength"] > 0.1]):
+        assert np.isnan(lack_of_fit("best_of_n", np.array([1.0, 0.2]), *by_configuration(few)))
 
 
 @pytest.mark.parametrize("ends_only", [False, True])

@@ -89,3 +89,12 @@ def test_configuration_gives_every_setting_and_fits_the_policy(name: str) -> Non
     assert isinstance(config, dict)
     params = build_checked(Params, config["params"], "world.params")
     assert config["max_new_tokens"] + 4 <= params.policy.positions
+
+
+def test_the_tiny_world_is_rebuilt_bit_for_bit(tmp_path: Path) -> None:
+    config = OmegaConf.to_container(OmegaConf.load(CONF / "reviews_tiny.yaml"))
+    assert isinstance(config, dict)
+    params = build_checked(Params, config["params"], "world.params")
+    assert params.rebuild, "it does not ship"
+    one, other = (_build(tmp_path / name, params) for name in ("one", "other"))
+    assert one.fingerprint == other.fingerprint, "of every byte in it"
