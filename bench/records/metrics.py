@@ -78,7 +78,9 @@ class CheckpointRecord:
     response_tokens: float = _required(SAMPLES, "mean length, EOS included", "tokens")
     eos_rate: float = _required(SAMPLES, "responses that ended by themselves", "share")
     samples_per_prompt: int | None = _optional(SAMPLES, "responses to each evaluation prompt")
-    distinct_2: float = _required(SAMPLES, "distinct bigrams over all bigrams of all responses", "share")
+    distinct_2: float = _required(
+        SAMPLES, "distinct bigrams over all bigrams, one response per prompt at a time", "share"
+    )
 
     # Averaged over the steps since the last checkpoint; at step 0 of the first batch, without an update.
     train_loss: float | None = _optional(TRAINING, "mean f(βρ)")
