@@ -70,8 +70,10 @@ def analyze(
     ceiling = None
     if sweep.reference is not None:
         ceiling = find_ceiling(sweep.reference, draws, frontiers.smoothed, budgets=budgets)
-    discordance = compare_orders(sweep, frontiers.smoothed)
     evidence = gather_evidence(draws, rules, sweep)
+    discordance = compare_orders(
+        sweep, draws.noise, evidence.variants, false_discovery_rate=rules.c4.false_discovery_rate
+    )
     claims = assess_claims(frontiers, betas, overoptimization, discordance, evidence, rules)
     standing = standing_of(sweep, rules, changed=changed)
     warnings = (

@@ -20,6 +20,7 @@ from scipy import stats
 
 from analysis.data.held_out import held_out_rho
 from analysis.data.sweep import Sweep
+from analysis.statistics.equal_rho import EqualRho, compare_at_equal_rho
 from analysis.statistics.intervals import LEVEL
 from analysis.statistics.prompt_noise import SampledPrompts
 
@@ -63,6 +64,7 @@ class Discordance:
             ``chosen`` (in opposite order on the first half), ``discordant`` (confirmed on the other), ``share``
             (discordant over compared).
         by_seed: ``seed, compared, chosen, discordant``.
+        at_equal_rho: KL of the variants' last checkpoints at equal E[ρ²].
         clearest: of the configurations that are discordant in most seeds, the pair furthest from noise; None when no
             pair is discordant.
         tested: False where ρ or KL of single pairs or prompts are not kept; nothing is compared then.
@@ -71,6 +73,7 @@ class Discordance:
     rank_correlations: pd.DataFrame
     pairs: pd.DataFrame
     by_seed: pd.DataFrame
+    at_equal_rho: EqualRho
     clearest: DiscordantPair | None
     tested: bool
 
@@ -140,10 +143,11 @@ def compare_orders(
     measured = checkpoints["rho_sq_mean"].notna()
     if variants is not None:
         measured &= checkpoints["variant"].isin(list(variants))
-    correlations = rank_correlations(checkpoints[measured & checkpoints["is_final"]])
+    final = checkpoints[measured & checkpoints["is_final"]]
+    described = rank_correlations(final), compare_at_equal_rho(final)
     rho = held_out_rho(sweep) if isinstance(noise, SampledPrompts) else None
     if rho is None:
-        return Discordance(correlations, _counted([], []), _by_seed([], []), None, False)
+        return Discordance(described[0], _counted([], []), _by_seed([], []), described[1], None, False)
     assert isinstance(noise, SampledPrompts)
     moved = measured & (checkpoints["step"] > 0)
     seeds = [
@@ -152,7 +156,8 @@ def compare_orders(
         if len(rows) > 1
     ]
     found = _discoveries([each.p for each in seeds], false_discovery_rate)
-    return Discordance(correlations, _counted(seeds, found), _by_seed(seeds, found), _clearest(seeds, found), True)
+    counts = _counted(seeds, found), _by_seed(seeds, found)
+    return Discordance(described[0], *counts, described[1], _clearest(seeds, found), True)
 
 
 def rank_correlations(final: pd.DataFrame) -> pd.DataFrame:

@@ -28,8 +28,11 @@ class Fall:
 
 
 def places_of(rows: pd.DataFrame) -> np.ndarray:
-    """Where a variant's data lie along KL: mean KL of every strength and step, over seeds."""
-    return rows.groupby(["strength", "step"])["kl"].mean().to_numpy()
+    """Where a variant's trained policies lie along KL: mean KL of every strength and step after 0, over seeds.
+
+    Not at the start: there gold is known, while all trained policies share the luck of the prompts.
+    """
+    return rows[rows["step"] > 0].groupby(["strength", "step"])["kl"].mean().to_numpy()
 
 
 def measure_fall(curve: SmoothedFrontier, kl_end: float, places: np.ndarray) -> Fall:

@@ -1,23 +1,17 @@
 """Gold reward as a function of KL: curves, budgets, areas, Pareto sets and differences between variants.
 
-The smoother is a penalized cubic spline in log(1 + √KL) over the checkpoints of all β and seeds of a variant: gold
-starts out linear in √KL (Gao et al. 2023, arXiv 2210.10760), and the logarithm keeps a few policies at KL 50 from
-taking the flexibility away from the many below 5. A spline, because a frontier may rise, peak and fall or not; its
-second-order penalty shrinks towards a line, which has no peak of its own. It goes through gold 0 at KL 0, which is
-π_ref's by definition and is not fitted. The penalty is the same for all variants and minimizes the error on checkpoints
-of a β that the fit has not seen. A curve ends before a gap in which 1 + √KL doubles and no policy lies.
+`analysis.statistics.curves` says how a curve is made.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import partial
 
 import numpy as np
 import pandas as pd
 
+from analysis.statistics.curves import SmoothedFrontier, smooth_all
 from analysis.statistics.intervals import compare_all, interval
-from analysis.statistics.resampling import Design, Draws, VariantReplicates
-from analysis.statistics.smoothing import PENALTIES, Basis, NormalEquations, held_out_errors, normal_equations
+from analysis.statistics.resampling import Draws
 from analysis.statistics.stacking import stack
 
 KL_BUDGETS = (0.5, 1.0, 2.0, 5.0, 10.0)  # nats
@@ -35,38 +29,7 @@ PAIRWISE_COLUMNS = (
     "verdict",
 )  # fmt: skip
 MIN_POLICIES = 3  # with fewer, a curve would be the smoother's invention
-GAP = 2.0  # factor in 1 + √KL: between KL 4 and 25, or 1 and 9
-_CURVE_POINTS = 80
 _AREA_POINTS = 200
-_PENALTY_ORDER = 2
-
-
-@dataclass(frozen=True)
-class SmoothedFrontier:
-    """One variant's spline in every version of the table.
-
-    Attributes:
-        coefficients: [R, K].
-        kl_min, kl_max: from 0 to where at least two seeds reach (one, if there is only one), nats.
-    """
-
-    basis: Basis
-    coefficients: np.ndarray
-    design: Design
-    kl_min: float
-    kl_max: float
-
-    def covers(self, kl: float) -> bool:
-        """Whether `kl` lies inside the data."""
-        return self.kl_min <= kl <= self.kl_max
-
-    def gold(self, kl: np.ndarray) -> np.ndarray:
-        """Gold at KLs [m] in every version, [R, m]."""
-        return self.coefficients @ self.basis.matrix(_place(kl)).T
-
-    def grid(self, points: int = _CURVE_POINTS) -> np.ndarray:
-        """KLs inside the data, equally spaced in √KL."""
-        return np.linspace(np.sqrt(self.kl_min), np.sqrt(self.kl_max), points).clip(0) ** 2
 
 
 @dataclass(frozen=True)
@@ -124,7 +87,7 @@ def fit_frontiers(
     """
     smoothed_draws = draws.at_ends() if ends_only else draws
     enough, warnings = _enough_policies(smoothed_draws, "trained policies" if ends_only else "checkpoints")
-    smoothed, penalty, gaps = _smooth_all(smoothed_draws, enough)
+    smoothed, penalty, gaps = smooth_all(smoothed_draws, enough)
     warnings += gaps
     common_kl = min((curve.kl_max for curve in smoothed.values()), default=np.nan)
     shared = [kl for kl in budgets if all(curve.covers(kl) for curve in smoothed.values())]
@@ -135,15 +98,28 @@ def fit_frontiers(
         stack([_curve(*item) for item in smoothed.items()], CURVE_COLUMNS),
         stack([_at_budgets(*item, budgets) for item in smoothed.items()], BUDGET_COLUMNS),
         stack([_area(*item, common_kl) for item in smoothed.items()], AREA_COLUMNS),
-        _compare(smoothed, shared, margin),
+        _compare(_on_common_seeds(smoothed_draws, smoothed), shared, margin),
         _points(draws),
         smoothed,
         common_kl,
         margin,
-        f"penalized cubic spline in log(1 + √KL) through the origin, over {'the last' if ends_only else 'all'} checkpoints of a variant; "
-        f"penalty {penalty:.1e} chosen on left-out strengths",
+        f"penalized cubic spline in log(1 + √KL) through the origin, over {'the last' if ends_only else 'all'} "
+        f"checkpoints of a variant; penalty {penalty:.1e} chosen on left-out strengths",
         tuple(warnings),
     )
+
+
+def _on_common_seeds(draws: Draws, smoothed: Mapping[str, SmoothedFrontier]) -> Mapping[str, SmoothedFrontier]:
+    """The curves that differences are taken of: where a variant lacks a seed, those of the seeds that all have.
+
+    Otherwise the seed's own effect, which cancels in a paired difference, would stay in it.
+    """
+    rows = draws.rows[draws.rows["variant"].isin(list(smoothed))]
+    seeds = [set(own) for _, own in rows.groupby("variant")["seed"]]
+    common = set.intersection(*seeds) if seeds else set()
+    if not common or all(own == common for own in seeds):
+        return smoothed
+    return smooth_all(replace(draws, rows=rows[rows["seed"].isin(common)]), tuple(smoothed))[0]
 
 
 def _enough_policies(draws: Draws, what: str) -> tuple[tuple[str, ...], list[str]]:
@@ -157,59 +133,6 @@ def _enough_policies(draws: Draws, what: str) -> tuple[tuple[str, ...], list[str
         for variant, count in lacking.items()
     ]
     return tuple(variant for variant in draws.variants if variant not in lacking.index), warnings
-
-
-def _smooth_all(draws: Draws, variants: tuple[str, ...]) -> tuple[dict[str, SmoothedFrontier], float, list[str]]:
-    moved = replace(draws, rows=draws.rows[draws.rows["step"] > 0])  # at step 0 a policy is π_ref
-    errors = np.zeros(len(PENALTIES))
-    bases: dict[str, Basis] = {}
-    reach: dict[str, float] = {}
-    warnings = []
-    for variant in variants:
-        rows = moved.rows[moved.rows["variant"] == variant]
-        reach[variant], warning = _reach(variant, rows["kl"].to_numpy())
-        warnings += warning
-        rows = rows[rows["kl"] <= reach[variant]]
-        x = _place(rows["kl"].to_numpy())
-        bases[variant] = basis = Basis(0.0, max(x.max(), 1e-6))
-        fold = rows["strength" if len(rows["strength"].unique()) > 2 else "seed"].to_numpy()
-        if len(np.unique(fold)) > 1:
-            known = partial(NormalEquations.through_zero, basis=basis)
-            errors += held_out_errors(basis, x, rows["gold"].to_numpy(), fold, _PENALTY_ORDER, known)
-    # The smoothest of the best where nothing could be held out.
-    penalty = float(PENALTIES[len(PENALTIES) - 1 - np.argmin(errors[::-1])])
-    curves = {variant: _smooth(moved.of(variant), bases[variant], penalty, reach[variant]) for variant in variants}
-    return curves, penalty, warnings
-
-
-def _reach(variant: str, kl: np.ndarray) -> tuple[float, list[str]]:
-    """The KL before the first gap without data, and a sentence where there is one."""
-    kl = np.sort(kl)
-    gap = np.flatnonzero(np.diff(_place(kl), prepend=0.0) > np.log(GAP))
-    if not len(gap) or gap[0] == 0:
-        return float(kl[-1]), []
-    last, next_ = kl[gap[0] - 1], kl[gap[0]]
-    beyond = len(kl) - gap[0]
-    return float(last), [
-        f"{variant}: no policy between KL {last:.3g} and {next_:.3g}; its curve ends at the first, without "
-        f"{beyond} {'policy' if beyond == 1 else 'policies'} beyond."
-    ]
-
-
-def _smooth(replicates: VariantReplicates, basis: Basis, penalty: float, reach: float) -> SmoothedFrontier:
-    inside = (replicates.rows["kl"] <= reach).to_numpy()
-    # Drawn prompts can push the largest KL past the basis; it then counts as the end.
-    x = np.minimum(_place(replicates.kl[:, inside]), basis.high)
-    equations = normal_equations(basis, x, replicates.gold[:, inside], replicates.weight[:, inside])
-    coefficients = equations.through_zero(basis).solve(penalty, _PENALTY_ORDER)
-    by_seed = replicates.rows[inside].groupby("seed")["kl"].max()
-    kl_max = by_seed.nlargest(min(2, len(by_seed))).iloc[-1]
-    return SmoothedFrontier(basis, coefficients, replicates.design, 0.0, float(kl_max))
-
-
-def _place(kl: np.ndarray) -> np.ndarray:
-    """Where a KL in nats lies on the spline's axis."""
-    return np.log1p(np.sqrt(kl))
 
 
 def _curve(variant: str, curve: SmoothedFrontier) -> pd.DataFrame:

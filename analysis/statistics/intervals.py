@@ -33,7 +33,8 @@ KINDS = {
     "simultaneous_prompts": "Tukey interval, simultaneous over all comparisons shown, over evaluation prompts only "
     "(one seed): it does not cover the variation between runs",
     "pool": "t interval over the evaluation prompts of π_ref's sample pool",
-    "pairs": "interval over seeds, simultaneous over all pairs of checkpoints (Bonferroni)",
+    "pairs": "paired interval over held-out pairs or evaluation prompts of one seed's two policies",
+    "equal_rho": "t interval over seeds, simultaneous over pairs of variants and values of E[ρ²] (Bonferroni)",
     "none": "no interval can be given",
 }
 

@@ -1,7 +1,7 @@
 """C3: does gold rise, peak and fall along KL?
 
 Every variant must fall, an intersection–union hypothesis; that some variant does not fall is the union. Data that end
-early can show neither, so the KL from which on a missing fall counts is fixed beforehand.
+early can show neither, so the KL from which on a missing fall counts is fixed beforehand, well beyond where gold peaks.
 """
 
 from collections.abc import Mapping
@@ -48,7 +48,12 @@ def rise_and_fall(
     }
     short = [variant for variant in curves if variant not in falls]
     reach = {variant: curve.kl_max for variant, curve in curves.items()}
-    numbers: dict[str, object] = {"needed_kl": first, "largest_kl": reach, "too_short": short}
+    numbers: dict[str, object] = {
+        "needed_kl": first,
+        "needed_kl_for_no_fall": rules.c3.reach,
+        "largest_kl": reach,
+        "too_short": short,
+    }
     if not falls:
         sentence = f"No variant's data reach KL {first:g} nats, where a fall could be told from data that end early."
         return make_claim("C3", INCONCLUSIVE, sentence, rule=rule, quantity=QUANTITY, numbers=numbers)
@@ -57,7 +62,7 @@ def rise_and_fall(
     corrected = _table(falls, pooled, 1 - (1 - rules.level) / len(falls))
     down = (table["fall_low"] > 0).to_numpy()
     up = (table["rise_low"] > 0).to_numpy()
-    stays = ((corrected["fall_high"] < rules.c3.margin) & ~down).to_numpy()
+    stays = (corrected["fall_high"] < rules.c3.margin).to_numpy() & ~down & (table["kl_end"] >= rules.c3.reach)
     verdict = INCONCLUSIVE
     if not short:
         verdict = NOT_SUPPORTED if stays.any() else SUPPORTED if (down & up).all() else INCONCLUSIVE
@@ -65,8 +70,8 @@ def rise_and_fall(
     sentence = (
         f"{int(down.sum())} of {len(curves)} variants fall beyond noise from their peak to KL "
         f"{listed(sorted(set(table['kl_end'])))} nats, and {int(stays.sum())} are shown to stay within "
-        f"{rules.c3.margin:g} SD of it; the smallest fall is {weakest['variant']}'s: "
-        f"{with_interval(weakest, 'fall')} SD up to KL {weakest['kl_end']:g}."
+        f"{rules.c3.margin:g} SD of it up to KL {rules.c3.reach:g} or more; the smallest fall is "
+        f"{weakest['variant']}'s: {with_interval(weakest, 'fall')} SD up to KL {weakest['kl_end']:g}."
     )
     if short:
         sentence += f" Data of {listed(short)} do not reach KL {first:g} nats, so nothing is concluded."
@@ -130,5 +135,6 @@ def _rule(rules: Rules) -> str:
         f"Supported: of every variant, gold at the frontier's peak is above π_ref's and above gold at the largest KL "
         f"of {listed(rules.c3.ends)} nats inside its data ({level} intervals, paired by seed, seed variances pooled "
         f"over variants where they agree; all must pass, so no correction is due). Not supported: some variant's fall "
-        f"stays below {margin:g} SD (Bonferroni over variants). Only where all data reach KL {first:g} nats."
+        f"stays below {margin:g} SD (Bonferroni over variants) although its data reach KL {rules.c3.reach:g}. Only "
+        f"where all data reach KL {first:g} nats."
     )

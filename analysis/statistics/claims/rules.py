@@ -75,13 +75,16 @@ class BetaMoves:
 
 @dataclass(frozen=True)
 class RiseAndFall:
-    """C3: KLs in nats at which the fall may end; data must reach the first. Margin in SD."""
+    """C3: KLs in nats at which the fall may end; data must reach the first, and `reach` to show none. Margin in SD."""
 
     ends: tuple[float, ...] = (5, 7, 10, 14, 20, 28, 40, 56, 80)
+    reach: float = 20
     margin: float = 0.1
 
     def __post_init__(self) -> None:
         _ascending("C3.ends", self.ends)
+        _number("C3.reach", self.reach, 0)
+        _require(self.ends[0] <= self.reach <= self.ends[-1], "C3.reach", self.reach, "within C3.ends")
         _number("C3.margin", self.margin, 0)
 
 

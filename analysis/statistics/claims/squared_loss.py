@@ -1,47 +1,78 @@
-"""C4: does a smaller μ-weighted squared loss E[ρ²] go with a smaller KL?"""
+"""C4: does a smaller μ-weighted squared loss E[ρ²] go with a smaller KL?
+
+The claim denies an implication, so one clear counterexample supports it: two policies of one seed of which the one
+with the smaller E[ρ²] has the larger KL. It must be of the same two configurations in several seeds, so that it is no
+accident of one run. That no pair was found is no evidence for the implication; what speaks for it is a bound on how far
+KL can differ at equal E[ρ²].
+"""
 
 from dataclasses import asdict
 from typing import Any
 
 from analysis.statistics.claims.claim import INCONCLUSIVE, NOT_SUPPORTED, SUPPORTED, Claim, make_claim
 from analysis.statistics.claims.rules import Rules
-from analysis.statistics.discordance import Discordance
+from analysis.statistics.discordance import Discordance, DiscordantPair
+from analysis.statistics.equal_rho import EqualRho
 
-QUANTITY = "KL of the checkpoint with the smaller E[ρ²] over KL of the other, clearest discordant pair"
-RULE = (
-    "Supported: a pair of checkpoints has E[ρ²] and KL in opposite order beyond noise. Not supported: none has among "
-    "at least 100 pairs whose order is resolved."
-)
-ENOUGH_PAIRS = 100
+QUANTITY = "KL of the policy with the smaller E[ρ²] over KL of the other, clearest discordant pair"
+QUANTITY_AT_EQUAL = "largest ratio of two variants' KL at equal E[ρ²]"
 
 
 def squared_loss_is_not_kl(discordance: Discordance, rules: Rules) -> Claim:
     """Verdict on C4."""
-    totals = discordance.pairs.set_index("pairs").loc["all"]
-    numbers = {
+    pair, equal = discordance.clearest, discordance.at_equal_rho
+    words: dict[str, Any] = {"rule": _rule(rules), "numbers": _numbers(discordance)}
+    if pair is not None:
+        verdict = SUPPORTED if pair.seeds >= rules.seeds else INCONCLUSIVE
+        shown = {"estimate": pair.kl_ratio, "low": pair.kl_ratio_low, "high": pair.kl_ratio_high, "kind": "pairs"}
+        return make_claim("C4", verdict, _found(discordance, pair), quantity=QUANTITY, **words, **shown)
+    sentence = (
+        f"Of {_total(discordance, 'compared')} pairs of policies of one seed, none has E[ρ²] and KL in opposite order "
+        "beyond noise."
+        if discordance.tested
+        else "ρ of single held-out pairs or samples of single prompts are not kept, so policies cannot be compared."
+    )
+    if equal.ratios.empty:
+        return make_claim("C4", INCONCLUSIVE, sentence, quantity=QUANTITY_AT_EQUAL, **words)
+    sentence += f" KL at equal E[ρ²] differs between variants {_factor(equal)}."
+    verdict = NOT_SUPPORTED if discordance.tested and equal.high < rules.c4.kl_ratio else INCONCLUSIVE
+    shown = {"estimate": equal.largest, "low": equal.low, "high": equal.high, "kind": "equal_rho"}
+    return make_claim("C4", verdict, sentence, quantity=QUANTITY_AT_EQUAL, **words, **shown)
+
+
+def _rule(rules: Rules) -> str:
+    return (
+        f"Supported: the same two configurations are discordant in at least {rules.seeds} seeds, with at most "
+        f"{rules.c4.false_discovery_rate:.0%} false discoveries expected. Not supported: no pair is, and KL at equal "
+        f"E[ρ²] differs between variants by less than a factor of {rules.c4.kl_ratio:g}, interval included."
+    )
+
+
+def _total(discordance: Discordance, what: str) -> int:
+    return int(discordance.pairs.set_index("pairs").loc["all", what])
+
+
+def _found(discordance: Discordance, pair: DiscordantPair) -> str:
+    compared, found = (_total(discordance, what) for what in ("compared", "discordant"))
+    return (
+        f"Of {compared:,} pairs of policies of one seed, {found:,} ({found / compared:.1%}) have E[ρ²] and KL in "
+        f"opposite order beyond noise. Clearest, in {pair.seeds} {'seed' if pair.seeds == 1 else 'seeds'}: {pair.variant_a} at "
+        f"strength {pair.strength_a:g}, step {pair.step_a} has {pair.rho_sq_ratio:.2f} [{pair.rho_sq_ratio_low:.2f}, "
+        f"{pair.rho_sq_ratio_high:.2f}] times the E[ρ²] of {pair.variant_b} at strength {pair.strength_b:g}, step "
+        f"{pair.step_b}, and {pair.kl_ratio:.2f} [{pair.kl_ratio_low:.2f}, {pair.kl_ratio_high:.2f}] times its KL "
+        f"(seed {pair.seed})."
+    )
+
+
+def _factor(equal: EqualRho) -> str:
+    return f"by a factor of up to {equal.largest:.2f} [{equal.low:.2f}, {equal.high:.2f}]"
+
+
+def _numbers(discordance: Discordance) -> dict[str, Any]:
+    return {
         "pairs": discordance.pairs.to_dict("records"),
+        "by_seed": discordance.by_seed.to_dict("records"),
         "rank_correlations": discordance.rank_correlations.to_dict("records"),
+        "at_equal_rho_sq": discordance.at_equal_rho.ratios.to_dict("records"),
         "clearest": None if discordance.clearest is None else asdict(discordance.clearest),
     }
-    words: dict[str, Any] = {"rule": RULE, "quantity": QUANTITY}
-    if discordance.seeds < 2:
-        sentence = "Noise between runs is unknown with one seed."
-        return make_claim("C4", INCONCLUSIVE, sentence, numbers=numbers, **words)
-    counted = f"Of {int(totals['resolved'])} pairs of checkpoints ordered beyond noise in E[ρ²] and in KL,"
-    pair = discordance.clearest
-    if pair is None:
-        verdict = NOT_SUPPORTED if totals["resolved"] >= ENOUGH_PAIRS else INCONCLUSIVE
-        return make_claim("C4", verdict, f"{counted} none has the two in opposite order.", numbers=numbers, **words)
-    sentence = (
-        f"{counted} {int(totals['discordant'])} ({totals['share']:.1%}) have the two in opposite order; clearest: "
-        f"{pair.variant_a} at strength {pair.strength_a:g}, step {pair.step_a} has {pair.rho_sq_ratio:.2f} times the "
-        f"E[ρ²] of {pair.variant_b} at strength {pair.strength_b:g}, step {pair.step_b}, and {pair.kl_ratio:.2f} times "
-        f"its KL [{pair.kl_ratio_low:.2f}, {pair.kl_ratio_high:.2f}]."
-    )
-    interval: dict[str, Any] = {
-        "estimate": pair.kl_ratio,
-        "low": pair.kl_ratio_low,
-        "high": pair.kl_ratio_high,
-        "kind": "pairs",
-    }
-    return make_claim("C4", SUPPORTED, sentence, numbers=numbers, **words, **interval)

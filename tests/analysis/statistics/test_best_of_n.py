@@ -199,13 +199,14 @@ def test_share_of_the_ceiling_at_equal_kl():
     rows = ceiling.shares.set_index("kl")
     assert rows.index.tolist() == [0.2, 0.5, 1.0]  # neither side covers 50 nats
     np.testing.assert_allclose(rows["ceiling"], np.sqrt(2 * rows.index), rtol=0.02)
-    np.testing.assert_allclose(rows["gold"], 0.5 * np.sqrt(2 * rows.index), rtol=1e-3)
+    np.testing.assert_allclose(rows["gold"], 0.5 * np.sqrt(2 * rows.index), rtol=0.015)  # the spline's
     np.testing.assert_allclose(rows["share"], 0.5, rtol=0.02)
     assert ceiling.warnings == ()
 
 
 def test_share_of_the_ceiling_has_an_interval_over_seeds():
-    ceiling, _ = gaussian_ceiling(noise=Noise())
+    # Without an effect of the seed on gold at every KL alike, which no policy can have at KL 0.
+    ceiling, _ = gaussian_ceiling(noise=Noise(seed=0.0))
     rows = ceiling.shares
     assert (rows["kind"] == "seeds").all()
     assert ((rows["share_low"] < 0.5) & (rows["share_high"] > 0.5)).all()

@@ -46,10 +46,6 @@ def named(**changes):
                                               "settings": settings} | changes), name="mine.yaml")  # fmt: skip
 
 
-def verdicts(path):
-    return [claim.verdict for claim in analyze(load_sweep(path), np.random.default_rng(0)).claims]
-
-
 def obstacles(path):
     analysis = analyze(load_sweep(path), np.random.default_rng(0))
     assert [claim.verdict for claim in analysis.claims] == [INCONCLUSIVE] * 4
@@ -59,7 +55,7 @@ def obstacles(path):
 def test_a_complete_sweep_has_none(sweep_dir):
     analysis = analyze(load_sweep(sweep_dir), np.random.default_rng(0))
     assert all("obstacles" not in claim.numbers for claim in analysis.claims)
-    assert set(verdicts(sweep_dir)) != {INCONCLUSIVE}
+    assert not any(claim.sentence.startswith("No verdict") for claim in analysis.claims)
 
 
 def test_three_cells_left_of_a_sweep(sweep_dir):

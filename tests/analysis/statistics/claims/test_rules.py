@@ -73,6 +73,7 @@ def test_the_digest_is_of_the_rules_and_not_of_the_name():
         ("C1: {budgets: []}", r"C1.budgets=\[\]: must be a list of KLs"),
         ("C2: {same: 1}", "C2.same=1: must be a number above 1"),
         ("C3: {ends: [a]}", "C3.ends='a': must be a number above 0"),
+        ("C3: {reach: 4}", "C3.reach=4: must be within C3.ends"),
         ("C4: {kl_ratio: 0.5}", "C4.kl_ratio=0.5"),
         ("C1: {margn: 1}", "C1.margn: no such key; did you mean C1.margin?"),
         ("sedes: 4", "sedes: no such key; did you mean seeds?"),

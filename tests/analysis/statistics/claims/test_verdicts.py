@@ -27,6 +27,7 @@ from analysis.statistics.claims.rules import BetaMoves, SameFrontier
 from analysis.statistics.claims.squared_loss import squared_loss_is_not_kl
 from analysis.statistics.claims.standing import Standing
 from analysis.statistics.discordance import Discordance, DiscordantPair
+from analysis.statistics.equal_rho import EqualRho
 from analysis.statistics.falls import Fall
 from analysis.statistics.frontier import fit_frontiers
 from analysis.statistics.intervals import interval
@@ -270,6 +271,14 @@ def test_data_that_end_early_show_neither(gold):
     assert "Data of hinge do not reach KL 5 nats" in one.sentence
 
 
+def test_data_that_end_just_after_the_peak_do_not_show_that_nothing_falls():
+    """Gold peaks at KL 7.4 and has lost 0.02 SD at KL 10, where data end."""
+    for k in range(5):
+        claim = assess(draw((6, k), kl=lambda name, *key: 0.5 * kl_of("squared", *key)), only="C3")["C3"]
+        assert {row["kl_end"] for row in claim.numbers["variants"]} <= {7, 10}
+        assert claim.verdict == INCONCLUSIVE
+
+
 def test_noise_alone_is_no_fall():
     flat = [assess(draw((5, k), gold=lambda name, kl: min(kl, 1.0), noise=replace(NOISE, cell=0.1)), only="C3")["C3"]
             for k in range(15)]  # fmt: skip
@@ -333,29 +342,37 @@ def test_holm_and_bonferroni_as_by_hand():
 # C4 as it stands, the gate and the file
 
 
-def discordant(resolved=150, found=0, seeds=3):
-    clearest = DiscordantPair("squared", 0.1, 4, "logistic", 1.0, 2, 0.5, 0.8, 2.0, 1.5, 2.6) if found else None
-    share = found / resolved if resolved else np.nan
+def discordant(found=0, seeds=3, equal=1.0, tested=True):
+    """`found` discordant pairs; KL at equal E[ρ²] differs by a factor of up to `equal` at most."""
+    pair = DiscordantPair("squared", 0.1, 4, "logistic", 1.0, 2, 7, seeds, 0.5, 0.4, 0.8, 2.0, 1.5, 2.6)
     counts = pd.DataFrame(
-        [("all", 200, resolved, found, share)], columns=["pairs", "compared", "resolved", "discordant", "share"]
+        [("all", 200 * tested, 10, found, 0.0)], columns=["pairs", "compared", "chosen", "discordant", "share"]
     )
     correlations = pd.DataFrame({"variant": ["all"], "cells": [2], "spearman": [np.nan], "kendall": [np.nan]})
-    return Discordance(correlations, counts, clearest, seeds)
+    ratios = pd.DataFrame({"variant_a": ["squared"], "ratio": [equal]}) if equal else pd.DataFrame()
+    at_equal = EqualRho(ratios, equal, equal, equal)
+    return Discordance(correlations, counts, counts, at_equal, pair if found else None, tested)
 
 
 @pytest.mark.parametrize(
     ("order", "verdict", "words"),
     [
-        (discordant(found=3), SUPPORTED, "3 (2.0%) have the two in opposite order"),
-        (discordant(resolved=100), NOT_SUPPORTED, "none has"),
-        (discordant(resolved=99), INCONCLUSIVE, "none has"),
-        (discordant(resolved=0, seeds=1), INCONCLUSIVE, "one seed"),
+        (
+            discordant(found=3),
+            SUPPORTED,
+            "Of 200 pairs of policies of one seed, 3 (1.5%) have E[ρ²] and KL in opposite",
+        ),
+        (discordant(found=3, seeds=2), INCONCLUSIVE, "Clearest, in 2 seeds"),
+        (discordant(equal=1.2), NOT_SUPPORTED, "none has"),
+        (discordant(equal=1.3), INCONCLUSIVE, "up to 1.30"),
+        (discordant(equal=0), INCONCLUSIVE, "none has"),
+        (discordant(equal=1.0, tested=False), INCONCLUSIVE, "not kept"),
     ],
 )
 def test_squared_loss_and_kl(order, verdict, words):
     claim = squared_loss_is_not_kl(order, RULES)
-    assert (claim.verdict, words in claim.sentence) == (verdict, True)
-    assert claim.estimate == (2.0 if verdict == SUPPORTED else None)
+    assert (claim.verdict, words in claim.sentence) == (verdict, True), claim.sentence
+    assert (claim.estimate == 2.0) == bool(order.clearest)
 
 
 def all_four(draws, rules=RULES):
