@@ -41,15 +41,20 @@ def load_held_out(sweep_dir: Path, cells: Iterable[str]) -> pd.DataFrame:
 
 
 def held_out_rho(sweep: Sweep) -> np.ndarray | None:
-    """ρ in nats, [rows of `sweep.checkpoints`, pairs]; NaN at step 0; None where a finished cell has kept none.
+    """ρ in nats, [rows of `sweep.checkpoints`, pairs]; NaN at step 0; None where no cell has kept any.
 
     Raises:
-        RefusedSweep: a file cannot be read, or does not hold the pairs of the others.
+        RefusedSweep: a file is missing or cannot be read, or does not hold the pairs and checkpoints of the others.
     """
     checkpoints = sweep.checkpoints
     files = {cell: sweep.path / cell / HELD_OUT_FILE for cell in sweep.final["cell"]}
-    if not files or not all(path.exists() for path in files.values()):
+    lost = [path for path in files.values() if not path.exists()]
+    if len(lost) == len(files):
         return None
+    if lost:
+        raise RefusedSweep(
+            f"{lost[0]}: missing, while other cells have theirs; delete {lost[0].parent} and run the sweep again"
+        )
     result: np.ndarray | None = None
     for cell, rows in checkpoints.groupby("cell", sort=False).indices.items():
         path = files[cell]

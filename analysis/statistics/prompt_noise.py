@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.data.sweep import RefusedSweep, Sweep
+from bench.records import RECORDS_FILE, SAMPLES_FILE
 
 # More samples (checkpoints × prompts) than this are not read: reading takes about 1 s per million.
 MAX_SAMPLES = 6_000_000
@@ -109,11 +110,13 @@ def make_prompt_noise(sweep: Sweep, draws: int, rng: np.random.Generator) -> tup
     """Draw the prompts for a sweep; also sentences that say what could not be used.
 
     Raises:
-        RefusedSweep: fewer than two prompts; samples that disagree with their records or are not on the same prompts.
+        RefusedSweep: fewer than two prompts; samples of some cells only, of checkpoints that were not recorded, that
+            disagree with their records or are not on the same prompts.
     """
     seeds = len(sweep.seeds)
     if not sweep.has_samples:
-        reason = "Samples of some finished cells are missing"
+        _require_no_samples(sweep)
+        reason = f"No cell has its {SAMPLES_FILE} any more"
     else:
         prompt_ids = np.unique(sweep.samples(["prompt_id"], cells=[sweep.checkpoints["cell"].iloc[0]])["prompt_id"])
         prompts = len(prompt_ids)
@@ -133,13 +136,29 @@ def make_prompt_noise(sweep: Sweep, draws: int, rng: np.random.Generator) -> tup
     return noise, (f"{reason}: prompt variation is taken from the records' standard errors.",)
 
 
+def _require_no_samples(sweep: Sweep) -> None:
+    """Refuse a sweep of which some cells have lost their samples: claims would rest on other errors."""
+    there = {cell: (sweep.path / cell / SAMPLES_FILE).exists() for cell in sweep.final["cell"]}
+    if any(there.values()):
+        lost = sweep.path / next(cell for cell, exists in there.items() if not exists)
+        raise RefusedSweep(
+            f"{lost / SAMPLES_FILE}: missing, while other cells have theirs; delete {lost} and run the sweep again"
+        )
+
+
 def _sample_tables(sweep: Sweep, prompt_ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """kl and gold of every checkpoint, each [rows of sweep.checkpoints, prompts]: means of each prompt's samples."""
     frame = sweep.samples(["prompt_id", "kl", "gold"], final_only=False)
     rows = pd.MultiIndex.from_frame(sweep.checkpoints[["cell", "step"]])
     position = rows.get_indexer(pd.MultiIndex.from_frame(frame[["cell", "step"]]))
+    if (unrecorded := position < 0).any():
+        cell, step = frame.loc[unrecorded, ["cell", "step"]].iloc[0]
+        raise RefusedSweep(
+            f"{sweep.path / cell / RECORDS_FILE}: no record of step {step}, of which there are samples; delete "
+            f"{sweep.path / cell} and run the sweep again"
+        )
     column = np.searchsorted(prompt_ids, frame["prompt_id"]).clip(max=len(prompt_ids) - 1)
-    known = (position >= 0) & (prompt_ids[column] == frame["prompt_id"].to_numpy())
+    known = prompt_ids[column] == frame["prompt_id"].to_numpy()
     tables = []
     for key in ("kl", "gold"):
         places = (position * len(prompt_ids) + column)[known]
@@ -157,4 +176,4 @@ def _sample_tables(sweep: Sweep, prompt_ids: np.ndarray) -> tuple[np.ndarray, np
                 f"{len(prompt_ids)} prompts of the first cell; delete the cell and run the sweep again"
             )
         tables.append(table)
-    return tables[0], tables[1]
+    return tables[0].clip(min=0), tables[1]  # KLs are below 0 by rounding only, as in the records
