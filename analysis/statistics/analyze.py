@@ -12,12 +12,13 @@ from analysis.statistics.discordance import Discordance, compare_orders
 from analysis.statistics.frontier import KL_BUDGETS, Frontiers, fit_frontiers
 from analysis.statistics.optimal_beta import OptimalBetas, find_optimal_betas
 from analysis.statistics.overoptimization import Overoptimization, fit_overoptimization
+from analysis.statistics.practice import Practice, study_practice
 from analysis.statistics.resampling import make_draws
 
 
 @dataclass(frozen=True)
 class Analysis:
-    """Results for one sweep; `ceiling` is None when the sweep has no reference pool.
+    """Results for one sweep; `ceiling` is None when the sweep has no reference pool, `practice` without samples.
 
     `standing` says whether the claims are confirmatory, by `rules`.
     """
@@ -28,6 +29,7 @@ class Analysis:
     overoptimization: Overoptimization
     ceiling: Ceiling | None
     discordance: Discordance
+    practice: Practice | None
     claims: tuple[Claim, ...]
     standing: Standing
     rules: Rules
@@ -74,10 +76,13 @@ def analyze(
     discordance = compare_orders(
         sweep, draws.noise, evidence.variants, false_discovery_rate=rules.c4.false_discovery_rate
     )
+    practice = study_practice(sweep, rng)
     claims = assess_claims(frontiers, betas, overoptimization, discordance, evidence, rules)
     standing = standing_of(sweep, rules, changed=changed)
     warnings = (
         *sweep.warnings, *draws.warnings, *frontiers.warnings, *betas.warnings, *overoptimization.warnings,
         *(ceiling.warnings if ceiling else ()), *filter(None, [evidence.words_on_identical]),
     )  # fmt: skip
-    return Analysis(sweep, frontiers, betas, overoptimization, ceiling, discordance, claims, standing, rules, warnings)
+    return Analysis(
+        sweep, frontiers, betas, overoptimization, ceiling, discordance, practice, claims, standing, rules, warnings
+    )

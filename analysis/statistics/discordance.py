@@ -208,9 +208,9 @@ def _counted(seeds: list[_SeedPairs], found: list[np.ndarray]) -> pd.DataFrame:
         counts["compared"] += each.compared
         counts["chosen"].update(kinds.tolist())
         counts["discordant"].update(kinds[discordant].tolist())
-    rows = [(kind, *(int(count[kind]) for count in counts.values())) for kind in KINDS]
-    rows.append(("all", *(sum(row[number] for row in rows) for number in (1, 2, 3))))
-    frame = pd.DataFrame(rows, columns=["pairs", "compared", "chosen", "discordant"])
+    frame = pd.DataFrame({name: [count[kind] for kind in KINDS] for name, count in counts.items()})
+    frame = pd.concat([frame, frame.sum().to_frame().T], ignore_index=True)
+    frame.insert(0, "pairs", [*KINDS, "all"])
     return frame.assign(share=frame["discordant"] / frame["compared"].where(frame["compared"] > 0))
 
 

@@ -21,6 +21,7 @@ QUANTITY_AT_EQUAL = "largest ratio of two variants' KL at equal E[ρ²]"
 def squared_loss_is_not_kl(discordance: Discordance, rules: Rules) -> Claim:
     """Verdict on C4."""
     pair, equal = discordance.clearest, discordance.at_equal_rho
+    shown: dict[str, Any]
     words: dict[str, Any] = {"rule": _rule(rules), "numbers": _numbers(discordance)}
     if pair is not None:
         verdict = SUPPORTED if pair.seeds >= rules.seeds else INCONCLUSIVE
@@ -56,7 +57,8 @@ def _found(discordance: Discordance, pair: DiscordantPair) -> str:
     compared, found = (_total(discordance, what) for what in ("compared", "discordant"))
     return (
         f"Of {compared:,} pairs of policies of one seed, {found:,} ({found / compared:.1%}) have E[ρ²] and KL in "
-        f"opposite order beyond noise. Clearest, in {pair.seeds} {'seed' if pair.seeds == 1 else 'seeds'}: {pair.variant_a} at "
+        f"opposite order beyond noise. Clearest, in {pair.seeds} {'seed' if pair.seeds == 1 else 'seeds'}: "
+        f"{pair.variant_a} at "
         f"strength {pair.strength_a:g}, step {pair.step_a} has {pair.rho_sq_ratio:.2f} [{pair.rho_sq_ratio_low:.2f}, "
         f"{pair.rho_sq_ratio_high:.2f}] times the E[ρ²] of {pair.variant_b} at strength {pair.strength_b:g}, step "
         f"{pair.step_b}, and {pair.kl_ratio:.2f} [{pair.kl_ratio_low:.2f}, {pair.kl_ratio_high:.2f}] times its KL "
