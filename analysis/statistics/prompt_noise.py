@@ -3,6 +3,9 @@
 *joint* draws take the same prompts for all cells, *within* draws take them anew for each seed; what the two sets are
 for is said in `analysis.statistics.intervals`. Where samples were kept, prompts are resampled; where only the records'
 standard errors are known, normal errors are drawn.
+
+Gold has its zero at π_ref's mean, which other prompts would move as well. Where π_ref's samples are kept, gold is drawn
+together with it (`over_reference`); differences between cells on the same prompts are what they are either way.
 """
 
 from dataclasses import dataclass
@@ -25,7 +28,7 @@ class SampledPrompts:
 
     Attributes:
         prompt_ids: [prompts] ascending.
-        kl, gold: [rows, prompts] of every checkpoint, means of the prompt's samples.
+        kl, gold: [rows, prompts] of every checkpoint, means of the prompt's samples; gold by `over_reference`.
         joint: [B, prompts] weights that sum to 1.
         within: [seeds, B, prompts], independent weights for each seed.
     """
@@ -125,6 +128,7 @@ def make_prompt_noise(sweep: Sweep, draws: int, rng: np.random.Generator) -> tup
         per_prompt = sweep.checkpoints["samples_per_prompt"].fillna(1).sum()
         if per_prompt * prompts <= MAX_SAMPLES:
             kl, gold = _sample_tables(sweep, prompt_ids)
+            gold = over_reference(gold, prompt_ids, sweep.reference)
             uniform = np.full(prompts, 1 / prompts)
             weights = rng.multinomial(prompts, uniform, size=(1 + seeds, draws)) / prompts
             # With one seed both sets resample the same thing.
@@ -134,6 +138,23 @@ def make_prompt_noise(sweep: Sweep, draws: int, rng: np.random.Generator) -> tup
     entropy = int(rng.integers(2**32))
     noise = RecordedErrors(prompts, rng.standard_normal((draws, 2)), rng.standard_normal((seeds, draws, 2)), entropy)
     return noise, (f"{reason}: prompt variation is taken from the records' standard errors.",)
+
+
+def over_reference(gold: np.ndarray, prompt_ids: np.ndarray, reference: pd.DataFrame | None) -> np.ndarray:
+    """Gold of prompts less that of π_ref's samples of the same prompt, with the same mean over prompts as before.
+
+    A control variate with coefficient 1: gold's zero is π_ref's mean on these prompts, so that a gain over π_ref is
+    what gold means. The fitted coefficient would have less spread still, but its error is that of gold against a zero
+    known from elsewhere.
+
+    Args:
+        gold: [..., prompts], SD units.
+        reference: π_ref's samples, REFERENCE_COLUMNS; with none, or of other prompts, `gold` is returned as it is.
+    """
+    if reference is None:
+        return gold
+    means = reference.groupby("prompt_id")["gold"].mean().reindex(prompt_ids).to_numpy()
+    return gold if np.isnan(means).any() else gold - (means - means.mean())
 
 
 def _require_no_samples(sweep: Sweep) -> None:

@@ -114,7 +114,7 @@ REFUSED = {
     "no step 0": (lambda cell: edit_records(cell, lambda rows: rows.pop(0)), "step 0 is not recorded"),
     "no last step": (lambda cell: edit_records(cell, lambda rows: rows.pop()), "last recorded step is 5"),
     "step twice": (lambda cell: edit_records(cell, lambda rows: rows.insert(1, rows[1])), "steps do not ascend"),
-    "another world": (set_everywhere("world", "other"), "2 values of 'world'.*other: 1 cells.*synthetic: 8 cells"),
+    "another world": (set_everywhere("world", "other"), "2 values of 'world'.*other: 1 cells.*synthetic: 7 cells"),
     "another gold model": (set_key("gold_model", "g2"), "2 values of 'gold_model'"),
     "another reference": (set_key("reference", "r2"), "2 values of 'reference'"),
     "another variant": (set_key("variant", "hinge"), "records.jsonl: variant = 'hinge' at step 0, but 'logistic' in"),

@@ -11,7 +11,6 @@ from synthetic_runs import Truth, cell_name, write_sweep
 
 from analysis.data.load import RefusedSweep, load_sweep
 from analysis.statistics import prompt_noise
-from analysis.statistics.prompt_noise import make_prompt_noise
 from analysis.statistics.resampling import make_draws
 from bench import records
 
@@ -146,28 +145,6 @@ def test_a_checkpoint_that_is_missing_in_the_middle_is_noticed(tmp_path):
     path.write_text("".join(lines[:1] + lines[2:]))
     with pytest.raises(RefusedSweep, match=r"records.jsonl: no record of step 5, of which there are samples"):
         make_draws(load_sweep(sweep_dir), np.random.default_rng(0))
-
-
-def test_samples_of_a_prompt_are_averaged_before_prompts_are_drawn(sweep_dir):
-    """Three samples of each prompt at the last step, whose mean and spread between prompts are known."""
-    cell, rng = sweep_dir / FIRST, np.random.default_rng(3)
-    frame = pd.read_parquet(cell / records.SAMPLES_FILE)
-    last = frame["step"].max()
-    more = pd.concat([frame[frame["step"] == last].assign(sample_id=i) for i in range(3)])
-    more["gold"] += rng.normal(size=len(more))
-    more = more.sample(frac=1, random_state=0)  # rows in any order
-    pd.concat([frame[frame["step"] < last], more]).to_parquet(cell / records.SAMPLES_FILE, index=False)
-    rows = [json.loads(line) for line in (cell / records.RECORDS_FILE).read_text().splitlines()]
-    rows[-1] |= {"gold": more["gold"].mean(), "samples_per_prompt": 3}
-    (cell / records.RECORDS_FILE).write_text("".join(json.dumps(row) + "\n" for row in rows))
-    sweep = load_sweep(sweep_dir)
-    noise, _ = make_prompt_noise(sweep, 5000, np.random.default_rng(0))
-    row = sweep.checkpoints.query("cell == @FIRST and is_final").index[0]
-    expected = [more.loc[more["prompt_id"] == prompt, "gold"].mean() for prompt in noise.prompt_ids]
-    np.testing.assert_allclose(noise.gold[row], expected)
-    drawn, se = noise.joint @ noise.gold[row], np.std(expected, ddof=1) / np.sqrt(len(expected))
-    # A bootstrap's SE lacks the factor n / (n − 1); 5,000 draws know it to 1 %.
-    assert drawn.std() == pytest.approx(se * np.sqrt(1 - 1 / len(expected)), rel=0.04)
 
 
 def test_with_one_seed_and_no_samples_errors_are_taken_both_ways(tmp_path):
