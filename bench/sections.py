@@ -75,8 +75,8 @@ class EvaluationConfig:
     """Checkpoints at step 0 and at steps, steps/2, steps/4, ...: `checkpoints` of them after step 0.
 
     Attributes:
-        samples_per_prompt: of the trained policy, at the last checkpoint; those on the way get one sample per prompt,
-            as no frontier is fitted to them.
+        samples_per_prompt: at the last checkpoint, where policies are compared; π_ref and those on the way, which show
+            how a policy came there, get one sample per prompt, at a fourth of the cost.
         reference_samples: of π_ref per prompt: standardization, win rates, best-of-n, ceiling.
     """
 
