@@ -51,8 +51,8 @@ def simulate(truth: Truth, size: Size, rng: np.random.Generator) -> Simulated:
         rho.append(np.sqrt(truth.rho_sq(variant, true_kl)) * spread)
         rows.append((variant, beta, seed, STEPS, True))
     table = _spoiled(truth, pd.DataFrame(rows, columns=["variant", "strength", "seed", "step", "is_final"]))
-    arrays = [np.array(values)[table["source"]] for values in (kl, gold, rho)]
-    return Simulated(_draws(table.drop(columns="source"), *arrays[:2], rng), arrays[2])
+    kl_table, gold_table, rho_table = (np.array(values)[table["source"]] for values in (kl, gold, rho))
+    return Simulated(_draws(table.drop(columns="source"), kl_table, gold_table, rng), rho_table)
 
 
 def _spoiled(truth: Truth, table: pd.DataFrame) -> pd.DataFrame:
