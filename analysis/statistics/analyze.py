@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from analysis.data.held_out import held_out_rho
 from analysis.data.sweep import Sweep
 from analysis.statistics.best_of_n import Ceiling, find_ceiling
 from analysis.statistics.claims import Claim, Rules, Standing, assess_claims, gather_evidence, standing_of
@@ -13,6 +14,7 @@ from analysis.statistics.frontier import KL_BUDGETS, Frontiers, fit_frontiers
 from analysis.statistics.optimal_beta import OptimalBetas, find_optimal_betas
 from analysis.statistics.overoptimization import Overoptimization, fit_overoptimization
 from analysis.statistics.practice import Practice, study_practice
+from analysis.statistics.prompt_noise import SampledPrompts
 from analysis.statistics.resampling import make_draws
 
 
@@ -73,9 +75,11 @@ def analyze(
     if sweep.reference is not None:
         ceiling = find_ceiling(sweep.reference, draws, frontiers.smoothed, budgets=budgets)
     evidence = gather_evidence(draws, rules, sweep)
+    kl_by_prompt = draws.noise.kl if isinstance(draws.noise, SampledPrompts) else None
     discordance = compare_orders(
-        sweep, draws.noise, evidence.variants, false_discovery_rate=rules.c4.false_discovery_rate
-    )
+        sweep.checkpoints, held_out_rho(sweep), kl_by_prompt, evidence.variants,
+        false_discovery_rate=rules.c4.false_discovery_rate,
+    )  # fmt: skip
     practice = study_practice(sweep, rng)
     claims = assess_claims(frontiers, betas, overoptimization, discordance, evidence, rules)
     standing = standing_of(sweep, rules, changed=changed)
