@@ -27,6 +27,9 @@ transformers_logging.disable_progress_bar()
 # where the padding token also ends texts (pad = eos) or occurs in them. No text contains −1.
 _PADDING_ID = -1
 
+# Larger batches are slower on a CPU: activations no longer fit into its cache, and more is spent on padding.
+_BATCH_SIZE = 64
+
 
 class GoldModelError(UserError):
     """A directory that cannot serve as a gold model, or texts it cannot score; meant for the user."""
@@ -73,7 +76,7 @@ class GoldModel:
     fingerprint: str
 
     def score(
-        self, prompts: Sequence[str], responses: Sequence[str], *, batch_size: int = 256
+        self, prompts: Sequence[str], responses: Sequence[str], *, batch_size: int = _BATCH_SIZE
     ) -> Float[Tensor, " texts"]:
         """Raw scores of the texts ``prompt + response``, float32 on the CPU.
 

@@ -114,7 +114,8 @@ def differences_figure(analysis: Analysis) -> ReportFigure | None:
     shared_legend(figure)
     caption = (
         f"Differences in gold reward between every two variants at KL = {kl:g} nats. "
-        f"Bars: {interval_words(pairwise['kind'])}. Equivalent: the whole bar lies within the margin."
+        f"Bars: {interval_words(pairwise['kind'])}. Equivalent: the 90 % interval of "
+        "that difference alone lies within the margin; different: the whole bar lies beyond it."
     )
     return ReportFigure("frontier_differences", "Differences between variants", caption, figure, pairwise)
 

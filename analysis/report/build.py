@@ -79,6 +79,7 @@ def _write_views(views: Mapping[str, Analysis], draft: Path, executed: Future | 
             save_figure(figure, folder / "figures")
         for name, frame in csv_frames(analysis).items():
             frame.to_csv(folder / "tables" / f"{name}.csv", index=False)
+            frame.to_parquet(folder / "tables" / f"{name}.parquet", index=False)
         write_claims(analysis.claims, folder / "claims.json", analysis.standing)
     downloads = [
         (f"{folder}/{name}".removeprefix("./"),) * 2

@@ -30,6 +30,18 @@ def csv_frames(analysis: Analysis) -> dict[str, pd.DataFrame]:
             "kl_constrained_optimum": ceiling.tilted,
             "ceiling_shares": ceiling.shares,
         }
+    if analysis.practice is not None:
+        practice = analysis.practice
+        frames |= {
+            "choosing_strength": practice.choosing,
+            "gold_variance": practice.variance,
+            "detectable_difference": practice.detectable,
+            "length_controlled_gold": practice.length,
+            "implicit_reward": practice.implicit,
+            "below_reference": practice.below,
+            "probability_of_improvement": practice.improvement,
+        }
+    frames["kl_at_equal_rho_sq"] = analysis.discordance.at_equal_rho.ratios
     return frames
 
 

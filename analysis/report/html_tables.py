@@ -41,7 +41,7 @@ def _table(caption: str, columns: tuple[Column, ...], rows: Sequence[tuple[str, 
 
 def budget_table(analysis: Analysis) -> HtmlTable:
     """Gold at every KL budget, one row per variant."""
-    budgets, labels = analysis.frontiers.budgets, _labels(analysis)
+    budgets, labels = analysis.frontiers.budgets, variant_labels(analysis)
     levels = sorted(budgets.loc[budgets["covered"].astype(bool), "kl"].unique())
     areas = {row.variant: row for row in analysis.frontiers.areas.itertuples()}
     rows = []
@@ -57,7 +57,7 @@ def budget_table(analysis: Analysis) -> HtmlTable:
 
 def pairwise_table(analysis: Analysis) -> HtmlTable:
     """Every difference between two variants at equal KL, with its verdict."""
-    pairwise, labels = analysis.frontiers.pairwise, _labels(analysis)
+    pairwise, labels = analysis.frontiers.pairwise, variant_labels(analysis)
     rows = [
         (
             f"{labels[row.variant_a]} − {labels[row.variant_b]}",
@@ -69,7 +69,8 @@ def pairwise_table(analysis: Analysis) -> HtmlTable:
     ]
     caption = (
         f"Differences in gold reward (SD of π_ref) at equal KL. Brackets: {interval_words(pairwise['kind'])}. "
-        f"Equivalent: inside ±{analysis.frontiers.margin:g} SD; different: outside it."
+        f"Equivalent: the 90 % interval of that difference alone lies inside ±{analysis.frontiers.margin:g} SD; "
+        "different: the bracket lies outside it."
     )
     columns = (Column("variants", False), Column("KL (nats)"), Column("difference"), Column("verdict", False))
     return HtmlTable(caption, columns, rows)
@@ -80,7 +81,7 @@ def share_table(analysis: Analysis) -> HtmlTable:
     columns = (Column("variant", False), Column("KL (nats)"), Column("gold"), Column("ceiling"), Column("share"))
     if analysis.ceiling is None:
         return HtmlTable("", columns, [])
-    shares, labels = analysis.ceiling.shares, _labels(analysis)
+    shares, labels = analysis.ceiling.shares, variant_labels(analysis)
     rows = [
         (
             labels[row.variant],
@@ -101,7 +102,7 @@ def share_table(analysis: Analysis) -> HtmlTable:
 
 def optimal_beta_table(analysis: Analysis) -> HtmlTable:
     """The grid's best β and the fitted peak, per variant."""
-    table, labels = analysis.optimal_betas.table.set_index("variant", drop=False), _labels(analysis)
+    table, labels = analysis.optimal_betas.table.set_index("variant", drop=False), variant_labels(analysis)
     rows = []
     for row in table.loc[[variant for variant in labels if variant in table.index]].itertuples():
         edge = "" if row.edge == "none" else f" ({row.edge} edge of the grid)"
@@ -121,7 +122,7 @@ def optimal_beta_table(analysis: Analysis) -> HtmlTable:
 
 def ratio_table(analysis: Analysis) -> HtmlTable:
     """Measured ratios of β to the baseline's beside the theory's."""
-    optimal, labels = analysis.optimal_betas, _labels(analysis)
+    optimal, labels = analysis.optimal_betas, variant_labels(analysis)
     rows = []
     for variant, label in labels.items():
         by_kind = {row.at: row for row in optimal.ratios[optimal.ratios["variant"] == variant].itertuples()}
@@ -140,7 +141,7 @@ def ratio_table(analysis: Analysis) -> HtmlTable:
 
 def peak_table(analysis: Analysis) -> HtmlTable:
     """Where gold peaks along KL and how far it falls after that, per variant."""
-    peaks, labels = analysis.overoptimization.peaks, _labels(analysis)
+    peaks, labels = analysis.overoptimization.peaks, variant_labels(analysis)
     rows = [
         (labels[row.variant], FORMS.get(row.form, row.form), interval_text(row, "kl_peak"),
          interval_text(row, "gold_peak", 2), number_text(row.drop_kl), interval_text(row, "drop", 2), _words(row.note))
@@ -178,7 +179,8 @@ def cell_table(sweep: Sweep) -> HtmlTable:
     return _table(caption, columns, rows)
 
 
-def _labels(analysis: Analysis) -> dict[str, str]:
+def variant_labels(analysis: Analysis) -> dict[str, str]:
+    """Variants of the sweep and what readers call them."""
     return {variant: style.label for variant, style in variant_styles(analysis.sweep.variants).items()}
 
 

@@ -15,6 +15,7 @@ from analysis.figures.style import variant_styles
 from analysis.report import html_tables
 from analysis.report.html_tables import Column, HtmlTable
 from analysis.report.interactive import page_data, to_script_json
+from analysis.report.practice_tables import practice_tables
 from analysis.report.provenance import headline, provenance
 from analysis.statistics.analyze import Analysis
 from analysis.statistics.claims import Claim
@@ -106,7 +107,9 @@ def _sections(strength_name: str, *, compared: bool) -> list[tuple[str, str]]:
     """Anchors and titles."""
     return [
         ("frontier", "Frontiers"), ("equal-kl", "Equal KL"), ("optimal-beta", f"Optimal {strength_name}"),
-        ("overoptimization", "Over-optimization"), ("regularization", "Regularization"), ("health", "Health"),
+        ("choosing", f"Choosing {strength_name}"), ("overoptimization", "Over-optimization"),
+        ("noise", "Noise and power"),
+        ("regularization", "Regularization"), ("health", "Health"),
         ("training", "Training"), ("samples", "Samples"), *([("comparison", "Side by side")] if compared else []),
         ("cells", "Cells"), ("provenance", "Provenance"),
     ]  # fmt: skip
@@ -118,6 +121,7 @@ def _view_context(title: str, analysis: Analysis, figures: Mapping[str, ReportFi
         "headline": headline(analysis),
         "command": shlex.join(analysis.sweep.plan.get("command", [])),
         "warnings": analysis.warnings,
+        "standing": analysis.standing,
         "claims": [_claim_context(claim) for claim in analysis.claims],
         "frontier_caption": figures["frontier"].caption,
         "beta_caption": beta.caption
@@ -132,6 +136,7 @@ def _view_context(title: str, analysis: Analysis, figures: Mapping[str, ReportFi
         "strength_name": analysis.sweep.strength_name,
         "cells": html_tables.cell_table(analysis.sweep),
         "provenance": provenance(analysis),
+        "practice": practice_tables(analysis),
     }
 
 
@@ -142,7 +147,9 @@ def _claim_context(claim: Claim) -> dict[str, Any]:
         numbers.append((claim.quantity, f"{claim.estimate:.3g}{interval}".replace("-", "−")))
     if claim.kind is not None:
         numbers.append(("interval", interval_words([claim.kind])))
-    numbers += [(name.replace("_", " "), _value_text(value)) for name, value in claim.numbers.items()]
+    # Lists of many rows are in claims.json and the tables; here they would be a wall of numbers.
+    short = {name: value for name, value in claim.numbers.items() if not isinstance(value, list) or len(value) <= 12}
+    numbers += [(name.replace("_", " "), _value_text(value)) for name, value in short.items()]
     return {
         "id": claim.id,
         "short": _CLAIM_NAMES[claim.id],
@@ -150,6 +157,7 @@ def _claim_context(claim: Claim) -> dict[str, Any]:
         "symbol": _VERDICT_SYMBOLS[claim.verdict],
         "statement": claim.statement,
         "sentence": claim.sentence,
+        "rule": claim.rule,
         "numbers": numbers,
     }
 

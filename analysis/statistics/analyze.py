@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from analysis.data.held_out import held_out_rho
 from analysis.data.sweep import Sweep
 from analysis.statistics.best_of_n import Ceiling, find_ceiling
 from analysis.statistics.claims import Claim, Rules, Standing, assess_claims, gather_evidence, standing_of
@@ -12,12 +13,14 @@ from analysis.statistics.discordance import Discordance, compare_orders
 from analysis.statistics.frontier import KL_BUDGETS, Frontiers, fit_frontiers
 from analysis.statistics.optimal_beta import OptimalBetas, find_optimal_betas
 from analysis.statistics.overoptimization import Overoptimization, fit_overoptimization
+from analysis.statistics.practice import Practice, study_practice
+from analysis.statistics.prompt_noise import SampledPrompts
 from analysis.statistics.resampling import make_draws
 
 
 @dataclass(frozen=True)
 class Analysis:
-    """Results for one sweep; `ceiling` is None when the sweep has no reference pool.
+    """Results for one sweep; `ceiling` is None when the sweep has no reference pool, `practice` without samples.
 
     `standing` says whether the claims are confirmatory, by `rules`.
     """
@@ -28,6 +31,7 @@ class Analysis:
     overoptimization: Overoptimization
     ceiling: Ceiling | None
     discordance: Discordance
+    practice: Practice | None
     claims: tuple[Claim, ...]
     standing: Standing
     rules: Rules
@@ -71,13 +75,18 @@ def analyze(
     if sweep.reference is not None:
         ceiling = find_ceiling(sweep.reference, draws, frontiers.smoothed, budgets=budgets)
     evidence = gather_evidence(draws, rules, sweep)
+    kl_by_prompt = draws.noise.kl if isinstance(draws.noise, SampledPrompts) else None
     discordance = compare_orders(
-        sweep, draws.noise, evidence.variants, false_discovery_rate=rules.c4.false_discovery_rate
-    )
+        sweep.checkpoints, held_out_rho(sweep), kl_by_prompt, evidence.variants,
+        false_discovery_rate=rules.c4.false_discovery_rate,
+    )  # fmt: skip
+    practice = study_practice(sweep, rng)
     claims = assess_claims(frontiers, betas, overoptimization, discordance, evidence, rules)
     standing = standing_of(sweep, rules, changed=changed)
     warnings = (
         *sweep.warnings, *draws.warnings, *frontiers.warnings, *betas.warnings, *overoptimization.warnings,
         *(ceiling.warnings if ceiling else ()), *filter(None, [evidence.words_on_identical]),
     )  # fmt: skip
-    return Analysis(sweep, frontiers, betas, overoptimization, ceiling, discordance, claims, standing, rules, warnings)
+    return Analysis(
+        sweep, frontiers, betas, overoptimization, ceiling, discordance, practice, claims, standing, rules, warnings
+    )

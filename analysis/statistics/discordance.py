@@ -18,11 +18,8 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from analysis.data.held_out import held_out_rho
-from analysis.data.sweep import Sweep
 from analysis.statistics.equal_rho import EqualRho, compare_at_equal_rho
 from analysis.statistics.intervals import LEVEL
-from analysis.statistics.prompt_noise import SampledPrompts
 
 FALSE_DISCOVERY_RATE = 0.05
 _CHOSEN_BEYOND = 2.0  # |t| of both differences on the first half
@@ -127,8 +124,9 @@ class _SeedPairs:
 
 
 def compare_orders(
-    sweep: Sweep,
-    noise: object = None,
+    checkpoints: pd.DataFrame,
+    rho: np.ndarray | None,
+    kl: np.ndarray | None,
     variants: Collection[str] | None = None,
     *,
     false_discovery_rate: float = FALSE_DISCOVERY_RATE,
@@ -136,22 +134,21 @@ def compare_orders(
     """Compare the order of E[ρ²] with the order of KL among the policies of each seed.
 
     Args:
-        noise: the sweep's prompts (`Draws.noise`); without samples of every prompt nothing can be tested.
+        checkpoints: ``variant, strength, seed, step, is_final, kl, rho_sq_mean``, numbered from 0.
+        rho: of every held-out pair in nats, [checkpoints, pairs] (`analysis.data.held_out.held_out_rho`).
+        kl: of every evaluation prompt in nats, [checkpoints, prompts]; without this or `rho` nothing can be tested.
         variants: those to compare, all by default. Checkpoints that were not measured on held-out pairs never count.
     """
-    checkpoints = sweep.checkpoints
     measured = checkpoints["rho_sq_mean"].notna()
     if variants is not None:
         measured &= checkpoints["variant"].isin(list(variants))
     final = checkpoints[measured & checkpoints["is_final"]]
     described = rank_correlations(final), compare_at_equal_rho(final)
-    rho = held_out_rho(sweep) if isinstance(noise, SampledPrompts) else None
-    if rho is None:
+    if rho is None or kl is None:
         return Discordance(described[0], _counted([], []), _by_seed([], []), described[1], None, False)
-    assert isinstance(noise, SampledPrompts)
     moved = measured & (checkpoints["step"] > 0)
     seeds = [
-        _choose(checkpoints.loc[rows], rho[rows], noise.kl[rows])
+        _choose(checkpoints.loc[rows], rho[rows], kl[rows])
         for rows in checkpoints[moved].groupby("seed").groups.values()
         if len(rows) > 1
     ]
@@ -208,9 +205,9 @@ def _counted(seeds: list[_SeedPairs], found: list[np.ndarray]) -> pd.DataFrame:
         counts["compared"] += each.compared
         counts["chosen"].update(kinds.tolist())
         counts["discordant"].update(kinds[discordant].tolist())
-    rows = [(kind, *(int(count[kind]) for count in counts.values())) for kind in KINDS]
-    rows.append(("all", *(sum(row[number] for row in rows) for number in (1, 2, 3))))
-    frame = pd.DataFrame(rows, columns=["pairs", "compared", "chosen", "discordant"])
+    frame = pd.DataFrame({name: [count[kind] for kind in KINDS] for name, count in counts.items()})
+    frame = pd.concat([frame, frame.sum().to_frame().T], ignore_index=True)
+    frame.insert(0, "pairs", [*KINDS, "all"])
     return frame.assign(share=frame["discordant"] / frame["compared"].where(frame["compared"] > 0))
 
 

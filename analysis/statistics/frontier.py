@@ -5,12 +5,13 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import combinations
 
 import numpy as np
 import pandas as pd
 
 from analysis.statistics.curves import SmoothedFrontier, smooth_all
-from analysis.statistics.intervals import compare_all, interval
+from analysis.statistics.intervals import LEVEL, compare_all, interval
 from analysis.statistics.resampling import Draws
 from analysis.statistics.stacking import stack
 
@@ -48,7 +49,8 @@ class Frontiers:
             that divided by its length in nats; NaN where the curves have no KL in common.
         pairwise: ``variant_a, variant_b, kl, difference, difference_low, difference_high, difference_se, kind,
             verdict``; gold of a minus gold of b at each KL budget that all variants cover, simultaneous over all rows;
-            verdict is equivalent (interval inside ±margin) | different (interval outside ±margin) | unclear.
+            verdict is equivalent (two one-sided 5 % tests of this difference alone pass, paired by seed) | different
+            (the simultaneous interval lies outside ±margin) | unclear.
         points: ``variant, strength, step, is_final, seeds, kl, gold, gold_low, gold_high, gold_se, kind, pareto,
             pareto_overall``; checkpoints averaged over seeds; pareto: no other point of the same variant (of any
             variant) has smaller KL and at least as much gold, or as small a KL and more gold.
@@ -173,13 +175,14 @@ def _compare(smoothed: Mapping[str, SmoothedFrontier], budgets: list[float], mar
         designs = [curve.design for curve in smoothed.values()]
         frame = compare_all(values, list(smoothed), designs, comparisons=len(budgets))
         frame.insert(2, "kl", kl)
-        frames.append(frame)
-    pairwise = stack(frames, PAIRWISE_COLUMNS)
-    low, high = pairwise["difference_low"], pairwise["difference_high"]
-    pairwise["verdict"] = np.select(
-        [(low > -margin) & (high < margin), (low > margin) | (high < -margin)], [EQUIVALENT, DIFFERENT], UNCLEAR
-    )
-    return pairwise
+        alone = [
+            interval(values[:, a] - values[:, b], designs[a].union(designs[b]), level=2 * LEVEL - 1)
+            for a, b in combinations(range(len(designs)), 2)
+        ]
+        inside = np.array([bool((each.low > -margin) & (each.high < margin)) for each in alone])
+        beyond = (frame["difference_low"] > margin) | (frame["difference_high"] < -margin)
+        frames.append(frame.assign(verdict=np.select([beyond, inside], [DIFFERENT, EQUIVALENT], UNCLEAR)))
+    return stack(frames, PAIRWISE_COLUMNS)
 
 
 def _points(draws: Draws) -> pd.DataFrame:

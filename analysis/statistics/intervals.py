@@ -36,6 +36,7 @@ KINDS = {
     "pool": "t interval over the evaluation prompts of π_ref's sample pool",
     "pairs": "paired interval over held-out pairs or evaluation prompts of one seed's two policies",
     "equal_rho": "t interval over seeds, simultaneous over pairs of variants and values of E[ρ²] (Bonferroni)",
+    "seeds_only": "t interval over seeds, for these evaluation prompts",
     "none": "no interval can be given",
 }
 

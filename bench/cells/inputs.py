@@ -9,9 +9,9 @@ import torch
 from jaxtyping import Float64
 from torch import Tensor
 
-from bench.cells.evaluation import EvaluationSet, SampleEvaluation, evaluate_samples
+from bench.cells.evaluation import EvaluationSet, SampleEvaluation, evaluate_held_out, evaluate_samples
 from bench.config import CellConfig
-from bench.data.pairs import PreferencePairs, load_pairs
+from bench.data.pairs import PairLogProbs, PreferencePairs, load_pairs
 from bench.data.parts import rows_of
 from bench.data.preferences import HELD_OUT, PAIRS_FILE, TRAIN
 from bench.data.prepared import Prepared
@@ -47,6 +47,7 @@ class InputCache:
         self._key: tuple[object, ...] | None = None
         self._shared: SharedInputs | None = None
         self._starts: OrderedDict[tuple[object, ...], SampleEvaluation] = OrderedDict()
+        self._starts_on_pairs: dict[tuple[object, ...], PairLogProbs] = {}
 
     def shared(self, prepared: Prepared, config: CellConfig) -> SharedInputs:
         """Load what `prepared` names, verified, or return it from memory.
@@ -81,10 +82,24 @@ class InputCache:
                 self._starts.popitem(last=False)
         return self._starts[key]
 
+    def start_on_pairs(self, prepared: Prepared, config: CellConfig) -> PairLogProbs:
+        """π_ref on the held-out pairs, which every cell starts from."""
+        shared = self.shared(prepared, config)
+        key = (config.length_normalized, config.evaluation.batch_size, config.cpu_threads)
+        if key not in self._starts_on_pairs:
+            self._starts_on_pairs[key] = evaluate_held_out(
+                shared.reference,
+                shared.evaluation.held_out,
+                length_normalized=config.length_normalized,
+                batch_size=config.evaluation.batch_size,
+            )
+        return self._starts_on_pairs[key]
+
     def clear(self) -> None:
         """Forget everything and give its memory back."""
         self._key = self._shared = None
         self._starts.clear()
+        self._starts_on_pairs.clear()
         gc.collect()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()

@@ -55,13 +55,17 @@ class Measurement:
             RuntimeError: at step 0, the policy does not measure as the copy of π_ref that it is.
         """
         config = self._cell.config
-        sampled = self._cache.start(self._prepared, config) if step == 0 else self._sample(step, policy)
-        on_pairs = evaluate_held_out(
-            policy,
-            self._shared.evaluation.held_out,
-            length_normalized=config.length_normalized,
-            batch_size=config.evaluation.batch_size,
-        )
+        if step == 0:
+            sampled = self._cache.start(self._prepared, config)
+            on_pairs = self._cache.start_on_pairs(self._prepared, config)
+        else:
+            sampled = self._sample(step, policy)
+            on_pairs = evaluate_held_out(
+                policy,
+                self._shared.evaluation.held_out,
+                length_normalized=config.length_normalized,
+                batch_size=config.evaluation.batch_size,
+            )
         measured = {**sampled.metrics, **held_out_metrics(on_pairs, self._loss, config.beta)}
         if recent:
             measured["train_loss"] = sum(each.loss for each in recent) / len(recent)

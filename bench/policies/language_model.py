@@ -3,11 +3,12 @@
 from dataclasses import dataclass, field
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 from transformers import PreTrainedModel
 
 from bench.policies.architecture import Architecture
+from bench.policies.packing import is_worth_packing, pack
 from bench.policies.tokens import SequenceBatch
 
 # Not a share of the free memory: how positions are cut into chunks moves results by rounding, and must not depend on
@@ -59,11 +60,18 @@ class LanguageModel:
         """Whether any parameter takes a gradient."""
         return any(parameter.requires_grad for parameter in self.model.parameters())
 
-    def hidden_states(self, batch: SequenceBatch) -> Float[Tensor, "sequences tokens width"]:
-        """What the head reads, at every token; only where the architecture has a separate head."""
+    def hidden_states(
+        self, batch: SequenceBatch, row: Int[Tensor, " positions"], column: Int[Tensor, " positions"]
+    ) -> Float[Tensor, "positions width"]:
+        """What the head reads at some positions of a batch; only where the architecture has a separate head."""
         uncached = {"use_cache": False} if "use_cache" in self.architecture.base_options else {}
-        output = self.model.base_model(input_ids=batch.input_ids, attention_mask=batch.attention_mask, **uncached)
-        return output.last_hidden_state
+        base = self.model.base_model
+        if not self.architecture.keeps_packed_apart or not is_worth_packing(batch):
+            output = base(input_ids=batch.input_ids, attention_mask=batch.attention_mask, **uncached)
+            return output.last_hidden_state[row, column]
+        packed = pack(batch, pad_id=self.pad_id, positions=self.context_length)
+        output = base(input_ids=packed.input_ids, position_ids=packed.position_ids, **uncached)
+        return output.last_hidden_state.flatten(0, 1)[packed.place[row, column]]
 
     def head(self, hidden: Float[Tensor, "positions width"]) -> Float[Tensor, "positions vocabulary"]:
         """Float32 logits of hidden states; only where the architecture has a separate head."""

@@ -1,5 +1,6 @@
 """Causal language models as policies: the one module of bench that loads transformers models."""
 
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,10 @@ from bench.policies.architecture import inspect_architecture
 from bench.policies.policy import Policy
 
 transformers_logging.disable_progress_bar()
+# Packed rows take no mask on purpose (bench.policies.packing), also where one begins or ends with the padding token.
+logging.getLogger("transformers.modeling_utils").addFilter(
+    lambda record: "passing in an `attention_mask`" not in record.getMessage()
+)
 
 
 def load_policy(directory: Path, *, device: str = "cpu", logits_mib: int | None = None) -> Policy:

@@ -154,7 +154,7 @@ def _make_logits(
 ) -> list[MakeLogits]:
     """One function per chunk of positions that makes its logits, of `_chunk_sizes`."""
     if policy.architecture.has_separate_head:
-        hidden = policy.hidden_states(batch)[positions.row, positions.column]
+        hidden = policy.hidden_states(batch, positions.row, positions.column)
         return [partial(policy.head, chunk) for chunk in hidden.split(sizes)]
     return [
         partial(_whole_model_logits, policy, batch, row, column)

@@ -21,6 +21,7 @@ QUANTITY_AT_EQUAL = "largest ratio of two variants' KL at equal E[ρ²]"
 def squared_loss_is_not_kl(discordance: Discordance, rules: Rules) -> Claim:
     """Verdict on C4."""
     pair, equal = discordance.clearest, discordance.at_equal_rho
+    shown: dict[str, Any]
     words: dict[str, Any] = {"rule": _rule(rules), "numbers": _numbers(discordance)}
     if pair is not None:
         verdict = SUPPORTED if pair.seeds >= rules.seeds else INCONCLUSIVE

@@ -1,24 +1,20 @@
 """Claim C4's statistics against scipy in a loop, under nulls that they must keep, and orders that they must find."""
 
 from itertools import combinations
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 from scipy import stats
 
-from analysis.data.sweep import Sweep
-from analysis.statistics import discordance
 from analysis.statistics.discordance import compare_orders
 from analysis.statistics.equal_rho import compare_at_equal_rho
-from analysis.statistics.prompt_noise import SampledPrompts
 
 PAIRS, PROMPTS = 60, 80
 
 
 def measured(rng, policies, *, seeds=3):
-    """A sweep in memory with ρ and KL of `policies`: (variant, strength, E[ρ²], KL), the same in every seed."""
+    """Checkpoints in memory with ρ and KL of `policies`: (variant, strength, E[ρ²], KL), the same in every seed."""
     rows, rho, kl = [], [], []
     for seed in range(seeds):
         shared_rho, shared_kl = rng.normal(0, 1, PAIRS), rng.gamma(4, 0.25, PROMPTS)  # what pairs and prompts do to all
@@ -29,36 +25,29 @@ def measured(rng, policies, *, seeds=3):
             rows.append(row)
     columns = ["variant", "strength", "seed", "step", "kl", "rho_sq_mean", "is_final"]
     checkpoints = pd.DataFrame(rows, columns=columns)
-    sweep = Sweep(Path("made up"), {"cells": []}, checkpoints[["variant", "strength", "seed"]], checkpoints)
-    table = np.array(kl)
-    noise = SampledPrompts(np.arange(PROMPTS), table, table, np.empty(0), np.empty(0))
-    return sweep, noise, np.array(rho)
+    return checkpoints, np.array(kl), np.array(rho)
 
 
 @pytest.fixture
-def compare(monkeypatch):
-    def run(sweep, noise, rho, **settings):
-        monkeypatch.setattr(discordance, "held_out_rho", lambda of: rho)
-        return compare_orders(sweep, noise, **settings)
-
-    return run
+def compare():
+    return lambda checkpoints, kl, rho: compare_orders(checkpoints, rho, kl)
 
 
 POLICIES = [("logistic", 0.1, 4.0, 1.0), ("logistic", 0.01, 40.0, 4.0), ("squared", 0.1, 8.0, 0.5),
             ("squared", 0.01, 30.0, 9.0), ("hinge", 1.0, 1.0, 1.05)]  # fmt: skip
 
 
-def by_hand(sweep, noise, rho, rate=0.05):
+def by_hand(checkpoints, kl, rho, rate=0.05):
     """{(seed, a, b)}: pairs that scipy's paired t tests choose on even units, with p-values from odd ones."""
     p = {}
-    for seed, rows in sweep.checkpoints.groupby("seed").groups.items():
+    for seed, rows in checkpoints.groupby("seed").groups.items():
         for i, j in combinations(rows, 2):
             for a, b in ((i, j), (j, i)):
-                first = stats.ttest_rel(rho[a, ::2] ** 2, rho[b, ::2] ** 2), stats.ttest_rel(*noise.kl[[a, b], ::2])
+                first = stats.ttest_rel(rho[a, ::2] ** 2, rho[b, ::2] ** 2), stats.ttest_rel(*kl[[a, b], ::2])
                 if first[0].statistic < -2 and first[1].statistic > 2:
                     second = (
                         stats.ttest_rel(rho[a, 1::2] ** 2, rho[b, 1::2] ** 2, alternative="less").pvalue,
-                        stats.ttest_rel(*noise.kl[[a, b], 1::2], alternative="greater").pvalue,
+                        stats.ttest_rel(*kl[[a, b], 1::2], alternative="greater").pvalue,
                     )
                     p[seed, a, b] = max(second)
     ordered = sorted(p, key=p.get)
@@ -75,7 +64,7 @@ def test_against_scipy_in_a_loop(compare):
     every = result.pairs.set_index("pairs").loc["all"]
     assert every[["compared", "chosen", "discordant"]].tolist() == [3 * 10, len(p), len(found)]
     assert 3 <= len(found) < len(p)
-    variant = data[0].checkpoints["variant"]
+    variant = data[0]["variant"]
     within = sum(variant[a] == variant[b] for _, a, b in found)
     assert result.pairs.set_index("pairs").loc["within_variant", "discordant"] == within
     for seed, rows in result.by_seed.set_index("seed").iterrows():
@@ -87,21 +76,21 @@ def test_against_scipy_in_a_loop(compare):
 
 
 def test_ratios_are_of_the_half_that_did_not_choose(compare):
-    sweep, noise, rho = data = measured(np.random.default_rng(1), POLICIES)
+    checkpoints, kl, rho = data = measured(np.random.default_rng(1), POLICIES)
     pair = compare(*data).clearest
-    table = sweep.checkpoints
+    table = checkpoints
     a, b = (
         table.index[(table["variant"] == v) & (table["strength"] == s) & (table["seed"] == pair.seed)][0]
         for v, s in ((pair.variant_a, pair.strength_a), (pair.variant_b, pair.strength_b))
     )
-    assert pair.kl_ratio == pytest.approx(noise.kl[a, 1::2].mean() / noise.kl[b, 1::2].mean())
+    assert pair.kl_ratio == pytest.approx(kl[a, 1::2].mean() / kl[b, 1::2].mean())
     assert pair.rho_sq_ratio == pytest.approx((rho[a, 1::2] ** 2).mean() / (rho[b, 1::2] ** 2).mean())
     assert pair.kl_ratio_low < pair.kl_ratio < pair.kl_ratio_high
     # The delta method against a bootstrap of prompts.
     rng, log = np.random.default_rng(2), []
     for _ in range(2000):
         drawn = rng.integers(0, PROMPTS // 2, PROMPTS // 2)
-        log.append(np.log(noise.kl[a, 1::2][drawn].mean() / noise.kl[b, 1::2][drawn].mean()))
+        log.append(np.log(kl[a, 1::2][drawn].mean() / kl[b, 1::2][drawn].mean()))
     width = np.log(pair.kl_ratio_high / pair.kl_ratio_low) / 2 / stats.t.ppf(0.975, PROMPTS // 2 - 1)
     assert width == pytest.approx(np.std(log), rel=0.1)
 
@@ -125,16 +114,16 @@ def test_no_more_false_discoveries_than_allowed_where_kl_is_equal(compare):
 
 
 def test_copies_are_not_discordant_with_each_other(compare):
-    sweep, noise, rho = measured(np.random.default_rng(0), POLICIES[:2] * 2)
-    for table in (noise.kl, rho):
+    checkpoints, kl, rho = measured(np.random.default_rng(0), POLICIES[:2] * 2)
+    for table in (kl, rho):
         for seed in range(3):
             table[4 * seed + 2 : 4 * seed + 4] = table[4 * seed : 4 * seed + 2]
-    assert compare(sweep, noise, rho).pairs.set_index("pairs").loc["all", "chosen"] == 0
+    assert compare(checkpoints, kl, rho).pairs.set_index("pairs").loc["all", "chosen"] == 0
 
 
 def test_without_single_pairs_or_prompts_nothing_is_tested(compare):
-    sweep, noise, rho = measured(np.random.default_rng(0), POLICIES)
-    for result in (compare(sweep, noise, None), compare(sweep, None, rho)):
+    checkpoints, kl, rho = measured(np.random.default_rng(0), POLICIES)
+    for result in (compare(checkpoints, kl, None), compare(checkpoints, None, rho)):
         assert not result.tested
         assert result.clearest is None
         assert result.pairs["compared"].tolist() == [0, 0, 0]
@@ -142,12 +131,12 @@ def test_without_single_pairs_or_prompts_nothing_is_tested(compare):
 
 
 def test_rank_correlations_of_final_checkpoints(compare):
-    sweep, noise, rho = measured(np.random.default_rng(0), POLICIES)
-    rows = compare(sweep, noise, rho).rank_correlations.set_index("variant")
-    own = sweep.checkpoints.query("variant == 'squared'")
+    checkpoints, kl, rho = measured(np.random.default_rng(0), POLICIES)
+    rows = compare(checkpoints, kl, rho).rank_correlations.set_index("variant")
+    own = checkpoints.query("variant == 'squared'")
     assert rows.loc["squared", "spearman"] == pytest.approx(stats.spearmanr(own["rho_sq_mean"], own["kl"]).statistic)
     assert rows.loc["all", "kendall"] == pytest.approx(
-        stats.kendalltau(sweep.checkpoints["rho_sq_mean"], sweep.checkpoints["kl"]).statistic
+        stats.kendalltau(checkpoints["rho_sq_mean"], checkpoints["kl"]).statistic
     )
 
 

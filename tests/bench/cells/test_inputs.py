@@ -9,7 +9,7 @@ import torch
 from running import prepared_for
 from tiny_world import write_gold
 
-from bench.cells.evaluation import evaluate_samples
+from bench.cells.evaluation import evaluate_held_out, evaluate_samples
 from bench.cells.inputs import InputCache, training_pairs
 from bench.data.artifacts import DamagedArtifact
 from bench.seeding import uniforms_for
@@ -42,6 +42,21 @@ def test_the_start_is_what_a_copy_of_the_reference_would_measure(cache, make_cel
     assert start.metrics == measured.metrics
     pd.testing.assert_frame_equal(start.samples, measured.samples)
     assert start.metrics["kl"] == 0
+
+
+def test_the_start_on_held_out_pairs_is_what_a_copy_of_the_reference_would_measure(cache, make_cell):
+    cell = make_cell(seed=1)
+    prepared, config = prepared_for(cell), cell.config
+    shared = cache.shared(prepared, config)
+    measured = evaluate_held_out(
+        shared.reference.trainable(),
+        shared.evaluation.held_out,
+        length_normalized=config.length_normalized,
+        batch_size=config.evaluation.batch_size,
+    )
+    start = cache.start_on_pairs(prepared, config)
+    assert all(torch.equal(*each) for each in zip(start, measured, strict=True))
+    assert cache.start_on_pairs(prepared, make_cell(seed=2, loss="hinge", beta=3.0).config) is start
 
 
 def test_a_seed_draws_its_own_samples_and_pairs_and_a_loss_does_not(cache, make_cell):

@@ -120,6 +120,17 @@ def test_a_gradient_longer_than_the_clip_is_shortened_and_reported_as_it_was(ref
     torch.testing.assert_close(gradient_of(policy), 0.5 * free / free.norm(), rtol=1e-4, atol=1e-7)
 
 
+@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize("beta", [0.01, 2.5])
+def test_a_clip_shortens_the_first_gradient_of_every_loss_and_beta_alike(reference, pairs, name, beta):
+    policy, objective = reference.trainable(), Objective.scaled(LOSSES[name], beta)
+    free_norm = accumulate_gradient(policy, pairs, objective, SETTINGS).grad_norm
+    free = gradient_of(policy)
+    norm = accumulate_gradient(policy, pairs, objective, optim(clip_norm=free.norm().item() / 4)).grad_norm
+    torch.testing.assert_close(gradient_of(policy), free / 4, rtol=1e-4, atol=1e-7)
+    assert norm == free_norm == pytest.approx(beta * abs(LOSSES[name].slope_at_zero) * free.norm().item(), rel=1e-5)
+
+
 class SpyAdamW(torch.optim.AdamW):
     """Remembers how each optimizer was made, and the learning rate of every step."""
 
