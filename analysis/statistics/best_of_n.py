@@ -47,7 +47,9 @@ class Ceiling:
 
     @property
     def rule(self) -> str:
-        """A sentence on how far the KL-constrained optimum is drawn, for captions."""
+        """A sentence on how far the KL-constrained optimum is drawn, for captions; empty where it is not."""
+        if not self.tilted["trusted"].any():
+            return ""
         return (
             f"The KL-constrained optimum is drawn to KL {self.ends_at:.2g}, as far as at least "
             f"{MIN_EFFECTIVE_SAMPLES:g} of {self.pool_size} reference samples per prompt carry its weight."
