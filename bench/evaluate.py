@@ -3,9 +3,9 @@
     python -m bench.evaluate runs/<sweep> [cell=NAME] [prompts=N] [samples_per_prompt=K] [gold=DIR] [device=auto]
     python -m bench.evaluate policy=DIR variant=NAME [strength=S] [step=N] [seed=0] sweep=NAME [world=… KEY=VALUE …]
 
-The first draws fresh samples from every saved policy, on the first N evaluation prompts, K of each, and prints KL and
-gold; runs/<sweep>/evaluations.jsonl keeps them. gold=DIR is another gold model, put on the scale where π_ref has mean
-0 and SD 1.
+The first draws fresh samples from every saved policy, on the first N evaluation prompts (default: all), K of each
+(default: the sweep's evaluation.samples_per_prompt), and prints KL and gold; runs/<sweep>/evaluations.jsonl keeps them.
+gold=DIR is another gold model, put on the scale where π_ref has mean 0 and SD 1.
 
 The second makes a cell with method `external`: KL to the world's π_ref, gold, samples; reports on that sweep show it
 beside the others. strength=S (default 1) is that of its regularization and step=N (default 1) the optimizer steps

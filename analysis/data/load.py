@@ -16,6 +16,10 @@ from bench import records
 
 # What makes gold rewards and KLs comparable: one value of each in everything that is analyzed together.
 SHARED_KEYS = ("world", "gold_model", "reference", "preferences")
+# What says of a record which cell it is of, where the plan has it as well.
+_OF_THE_CELL = [key for key, metric in records.METRICS.items() if metric.group == "identity" and key != "step"]
+# Per-position KLs in float32, summed: a policy that has hardly moved may measure so many nats below 0.
+KL_ROUNDING = 1e-3
 
 
 def load_sweep(path: Path | str, only: Mapping[str, Any] | None = None) -> Sweep:
@@ -27,7 +31,8 @@ def load_sweep(path: Path | str, only: Mapping[str, Any] | None = None) -> Sweep
             compared (another world, another labeling).
     Raises:
         RefusedSweep: not a sweep's directory; no finished cell; finished cells without step 0, without their last
-            step or with a step twice; records of several worlds, gold models, references or preference data.
+            step or with a step twice; records of another cell than the planned one; records of several worlds, gold
+            models, references or preference data.
         bench.records.DamagedRecord: a record or status file that cannot be trusted.
     """
     path = Path(path)
@@ -43,7 +48,7 @@ def load_sweep(path: Path | str, only: Mapping[str, Any] | None = None) -> Sweep
         raise RefusedSweep(
             f"{path}: no finished cell to analyze; the {len(cells)} planned cells are {counts or 'none'}"
         )
-    checkpoints = _read_checkpoints(path, done, further_keys(plan))
+    checkpoints = _read_checkpoints(path, done, plan)
     for key in SHARED_KEYS:
         _require_one_value(path, checkpoints, key)
     return Sweep(path, plan, cells, checkpoints)
@@ -93,16 +98,26 @@ def _comparable(value: Any) -> Any:
     return json.dumps(value) if isinstance(value, (list, dict)) else value
 
 
-def _read_checkpoints(path: Path, done: pd.DataFrame, further: list[str]) -> pd.DataFrame:
+def _read_checkpoints(path: Path, done: pd.DataFrame, plan: Mapping[str, Any]) -> pd.DataFrame:
+    planned = {row["cell"]: row for row in plan["cells"]}
     rows: list[dict[str, Any]] = []
+    owners: dict[str, str] = {}
     for cell, steps_total in zip(done["cell"], done["steps_total"], strict=True):
-        rows.extend(_read_cell_records(path / cell / records.RECORDS_FILE, cell, int(steps_total)))
+        file = path / cell / records.RECORDS_FILE
+        of_cell = list(_read_cell_records(file, cell, int(steps_total)))
+        _require_own(file, of_cell, planned[cell])
+        if (owner := owners.setdefault(of_cell[0]["cell_id"], cell)) != cell:
+            raise RefusedSweep(
+                f"{file}: cell_id is that of {owner}, as of a copy; delete {file.parent} and run the sweep again"
+            )
+        rows.extend(of_cell)
     further_metrics = list(dict.fromkeys(key for row in rows for key in row if key not in records.METRICS))
     keys = [*records.METRICS, *further_metrics]
     frame = pd.DataFrame({key: [row.get(key, np.nan) for row in rows] for key in keys})
     _require_finite(path, frame)
+    frame["kl"] = _without_rounding(path, frame)
     _require_one_method(path, frame)
-    keys = [key for key in further if key not in frame]  # a swept world is in the records already
+    keys = [key for key in further_keys(plan) if key not in frame]  # a swept world is in the records already
     return frame.merge(done[["cell", *keys]], on="cell", how="left", validate="many_to_one") if keys else frame
 
 
@@ -123,6 +138,30 @@ def _read_cell_records(path: Path, cell: str, steps_total: int) -> Iterator[dict
         raise RefusedSweep(f"{path}: {wrong}; delete {path.parent} and run the sweep again")
     for row in rows:
         yield row | {"cell": cell, "is_final": row["step"] == steps_total}
+
+
+def _require_own(file: Path, rows: list[dict[str, Any]], planned: Mapping[str, Any]) -> None:
+    """Refuse records that say to be of another cell than the plan does, or than each other."""
+    for row, key in itertools.product(rows, _OF_THE_CELL):
+        said, here = row[key], f"{file}: {key} = {row[key]!r} at step {row['step']}"
+        advice = f"delete {file.parent} and run the sweep again"
+        if said is None or said != said:  # optional, and older sweeps may not have it
+            continue
+        if planned.get(key, said) != said:
+            raise RefusedSweep(f"{here}, but {planned[key]!r} in the plan; {advice}")
+        if rows[0][key] != said:
+            raise RefusedSweep(f"{here}, but {rows[0][key]!r} at step 0; {advice}")
+
+
+def _without_rounding(path: Path, frame: pd.DataFrame) -> pd.Series:
+    """KL, 0 where rounding has made it negative."""
+    if (wrong := frame[frame["kl"] < -KL_ROUNDING]).size:
+        cell, step, kl = wrong[["cell", "step", "kl"]].iloc[0]
+        raise records.DamagedRecord(
+            f"{path / cell / records.RECORDS_FILE}: kl = {kl:.3g} nats at step {step}, more below 0 than rounding "
+            f"explains ({KL_ROUNDING:g}); delete {path / cell} and run the sweep again"
+        )
+    return frame["kl"].clip(lower=0)
 
 
 def _require_finite(path: Path, frame: pd.DataFrame) -> None:

@@ -18,6 +18,7 @@ from bench import records
 EXTERNAL = "external"  # the method of policies that were trained elsewhere and imported
 STATE_COLUMNS = ("state", "error", "attempts", "steps_done", "steps_total")
 _READERS = 4
+_SHARED_COLUMNS = {"reference": records.REFERENCE_COLUMNS, "labels": ("label_probability",)}
 # What columns of samples are where they were not written yet.
 _OLDER = {"sample_id": 0, "win_share": float("nan")}
 
@@ -184,7 +185,15 @@ class Sweep:
 
     def _shared_parquet(self, stem: str, key: str) -> pd.DataFrame | None:
         path = self.path / f"{stem}-{self.fingerprint(key)}.parquet"
-        return pd.read_parquet(path) if path.exists() else None
+        if not path.exists():
+            return None
+        try:
+            frame = pd.read_parquet(path)
+        except (OSError, pa.ArrowInvalid) as error:
+            raise RefusedSweep(f"{path}: cannot be read ({error}); delete it and run the sweep again") from error
+        if absent := [name for name in _SHARED_COLUMNS[stem] if name not in frame]:
+            raise RefusedSweep(f"{path}: no column {absent[0]}; delete it and run the sweep again")
+        return frame
 
     def fingerprint(self, key: str) -> str:
         """The one value of ``gold_model``, ``reference`` or ``preferences``; empty where no cell has one."""
@@ -221,6 +230,12 @@ def _warnings(sweep: Sweep) -> Iterator[str]:
     if lacking:
         pairs = f"{len(groups)} pairs of variant and {sweep.strength_name}"
         yield f"Seeds are missing for {len(lacking)} of {pairs}, such as {lacking[0]}."
+    for stem, key, lost in (
+        ("reference", "reference", "no best-of-n, no ceiling"),
+        ("labels", "preferences", "nothing on how sure labels were"),
+    ):
+        if (fingerprint := sweep.fingerprint(key)) and not (sweep.path / f"{stem}-{fingerprint}.parquet").exists():
+            yield f"{stem}-{fingerprint}.parquet is missing: {lost}."
     if len(sweep.seeds) == 1:
         yield "One seed only: intervals cover the choice of prompts, not the variation between runs."
     if (commits := sweep.checkpoints["git_commit"].nunique()) > 1:

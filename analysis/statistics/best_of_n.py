@@ -72,6 +72,8 @@ def find_ceiling(
         RefusedSweep: prompts have different numbers of samples.
     """
     pool, prompt_ids = pool_matrix(reference)
+    # As the cells' gold is drawn (`prompt_noise.over_reference`): it moves gold of a prompt and no KL, and no mean.
+    pool = pool - (pool.mean(axis=1, keepdims=True) - pool.mean())
     tilted = [tilt(pool, temperature) for temperature in TEMPERATURES]
     frame = _tilted_frame(tilted)
     size = pool.shape[1]

@@ -3,6 +3,9 @@
 *joint* draws take the same prompts for all cells, *within* draws take them anew for each seed; what the two sets are
 for is said in `analysis.statistics.intervals`. Where samples were kept, prompts are resampled; where only the records'
 standard errors are known, normal errors are drawn.
+
+Gold has its zero at π_ref's mean, which other prompts would move as well. Where π_ref's samples are kept, gold is drawn
+together with it (`over_reference`); differences between cells on the same prompts are what they are either way.
 """
 
 from dataclasses import dataclass
@@ -11,6 +14,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.data.sweep import RefusedSweep, Sweep
+from bench.records import RECORDS_FILE, SAMPLES_FILE
 
 # More samples (checkpoints × prompts) than this are not read: reading takes about 1 s per million.
 MAX_SAMPLES = 6_000_000
@@ -24,7 +28,7 @@ class SampledPrompts:
 
     Attributes:
         prompt_ids: [prompts] ascending.
-        kl, gold: [rows, prompts] of every checkpoint, means of the prompt's samples.
+        kl, gold: [rows, prompts] of every checkpoint, means of the prompt's samples; gold by `over_reference`.
         joint: [B, prompts] weights that sum to 1.
         within: [seeds, B, prompts], independent weights for each seed.
     """
@@ -109,11 +113,13 @@ def make_prompt_noise(sweep: Sweep, draws: int, rng: np.random.Generator) -> tup
     """Draw the prompts for a sweep; also sentences that say what could not be used.
 
     Raises:
-        RefusedSweep: fewer than two prompts; samples that disagree with their records or are not on the same prompts.
+        RefusedSweep: fewer than two prompts; samples of some cells only, of checkpoints that were not recorded, that
+            disagree with their records or are not on the same prompts.
     """
     seeds = len(sweep.seeds)
     if not sweep.has_samples:
-        reason = "Samples of some finished cells are missing"
+        _require_no_samples(sweep)
+        reason = f"No cell has its {SAMPLES_FILE} any more"
     else:
         prompt_ids = np.unique(sweep.samples(["prompt_id"], cells=[sweep.checkpoints["cell"].iloc[0]])["prompt_id"])
         prompts = len(prompt_ids)
@@ -122,6 +128,7 @@ def make_prompt_noise(sweep: Sweep, draws: int, rng: np.random.Generator) -> tup
         per_prompt = sweep.checkpoints["samples_per_prompt"].fillna(1).sum()
         if per_prompt * prompts <= MAX_SAMPLES:
             kl, gold = _sample_tables(sweep, prompt_ids)
+            gold = over_reference(gold, prompt_ids, sweep.reference)
             uniform = np.full(prompts, 1 / prompts)
             weights = rng.multinomial(prompts, uniform, size=(1 + seeds, draws)) / prompts
             # With one seed both sets resample the same thing.
@@ -133,13 +140,46 @@ def make_prompt_noise(sweep: Sweep, draws: int, rng: np.random.Generator) -> tup
     return noise, (f"{reason}: prompt variation is taken from the records' standard errors.",)
 
 
+def over_reference(gold: np.ndarray, prompt_ids: np.ndarray, reference: pd.DataFrame | None) -> np.ndarray:
+    """Gold of prompts less that of π_ref's samples of the same prompt, with the same mean over prompts as before.
+
+    A control variate with coefficient 1: gold's zero is π_ref's mean on these prompts, so that a gain over π_ref is
+    what gold means. The fitted coefficient would have less spread still, but its error is that of gold against a zero
+    known from elsewhere.
+
+    Args:
+        gold: [..., prompts], SD units.
+        reference: π_ref's samples, REFERENCE_COLUMNS; with none, or of other prompts, `gold` is returned as it is.
+    """
+    if reference is None:
+        return gold
+    means = reference.groupby("prompt_id")["gold"].mean().reindex(prompt_ids).to_numpy()
+    return gold if np.isnan(means).any() else gold - (means - means.mean())
+
+
+def _require_no_samples(sweep: Sweep) -> None:
+    """Refuse a sweep of which some cells have lost their samples: claims would rest on other errors."""
+    there = {cell: (sweep.path / cell / SAMPLES_FILE).exists() for cell in sweep.final["cell"]}
+    if any(there.values()):
+        lost = sweep.path / next(cell for cell, exists in there.items() if not exists)
+        raise RefusedSweep(
+            f"{lost / SAMPLES_FILE}: missing, while other cells have theirs; delete {lost} and run the sweep again"
+        )
+
+
 def _sample_tables(sweep: Sweep, prompt_ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """kl and gold of every checkpoint, each [rows of sweep.checkpoints, prompts]: means of each prompt's samples."""
     frame = sweep.samples(["prompt_id", "kl", "gold"], final_only=False)
     rows = pd.MultiIndex.from_frame(sweep.checkpoints[["cell", "step"]])
     position = rows.get_indexer(pd.MultiIndex.from_frame(frame[["cell", "step"]]))
+    if (unrecorded := position < 0).any():
+        cell, step = frame.loc[unrecorded, ["cell", "step"]].iloc[0]
+        raise RefusedSweep(
+            f"{sweep.path / cell / RECORDS_FILE}: no record of step {step}, of which there are samples; delete "
+            f"{sweep.path / cell} and run the sweep again"
+        )
     column = np.searchsorted(prompt_ids, frame["prompt_id"]).clip(max=len(prompt_ids) - 1)
-    known = (position >= 0) & (prompt_ids[column] == frame["prompt_id"].to_numpy())
+    known = prompt_ids[column] == frame["prompt_id"].to_numpy()
     tables = []
     for key in ("kl", "gold"):
         places = (position * len(prompt_ids) + column)[known]
@@ -157,4 +197,4 @@ def _sample_tables(sweep: Sweep, prompt_ids: np.ndarray) -> tuple[np.ndarray, np
                 f"{len(prompt_ids)} prompts of the first cell; delete the cell and run the sweep again"
             )
         tables.append(table)
-    return tables[0], tables[1]
+    return tables[0].clip(min=0), tables[1]  # KLs are below 0 by rounding only, as in the records

@@ -92,7 +92,10 @@ def evaluate_samples(
         "samples_per_prompt": samples,
         "response_tokens": float(frame["length"].mean()),
         "eos_rate": float(frame["ended"].mean()),
-        "distinct_2": distinct_n(responses, 2),
+        # One response of each prompt at a time: the share falls with the number of responses, whatever they are.
+        "distinct_2": float(
+            np.mean([distinct_n(responses[i : i + count], 2) for i in range(0, len(responses), count)])
+        ),
     }
     warnings = []
     if (gap := disagreement_in_se(kl.exact_per_position, kl.k1)) > KL_DISAGREEMENT_LIMIT:

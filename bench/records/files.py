@@ -41,6 +41,7 @@ class DamagedRecord(ValueError):
     """A file of a sweep that cannot be trusted: says which file and line, and what is wrong there."""
 
 
+LARGEST_INT = 2**63  # integers in files stay below it, as tables hold 64 bits with a sign
 RUN_AGAIN = "move the cell's directory away, and the next call runs the cell again"
 
 

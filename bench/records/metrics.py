@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, NamedTuple, get_type_hints
 
-from bench.records.files import RUN_AGAIN, DamagedRecord
+from bench.records.files import LARGEST_INT, RUN_AGAIN, DamagedRecord
 
 # Rises only when a key changes its meaning. Metrics come and go without it: an optional one that a record lacks is
 # NaN (None for a text), and one that this version does not know is kept.
@@ -78,7 +78,9 @@ class CheckpointRecord:
     response_tokens: float = _required(SAMPLES, "mean length, EOS included", "tokens")
     eos_rate: float = _required(SAMPLES, "responses that ended by themselves", "share")
     samples_per_prompt: int | None = _optional(SAMPLES, "responses to each evaluation prompt")
-    distinct_2: float = _required(SAMPLES, "distinct bigrams over all bigrams of all responses", "share")
+    distinct_2: float = _required(
+        SAMPLES, "distinct bigrams over all bigrams, one response per prompt at a time", "share"
+    )
 
     # Averaged over the steps since the last checkpoint; at step 0 of the first batch, without an update.
     train_loss: float | None = _optional(TRAINING, "mean f(βρ)")
@@ -129,6 +131,7 @@ _REQUIRED = tuple(name for name, metric in METRICS.items() if metric.required)
 _ABSENT = {
     name: None if metric.kind is str else float("nan") for name, metric in METRICS.items() if not metric.required
 }
+_POSITIVE = ("strength", "beta")
 _TYPES = {name: (int, float) if metric.kind is float else (metric.kind,) for name, metric in METRICS.items()}
 
 
@@ -150,7 +153,7 @@ def read_records(path: Path, *, allow_partial: bool = False) -> list[dict[str, A
         allow_partial: leave out a last line without its line end: a cell that is being written, or was killed.
     Raises:
         DamagedRecord: a line is cut off, is not JSON, holds NaN or infinity, lacks a required key, has a value of the
-            wrong type or another schema.
+            wrong type or out of range, or another schema.
     """
     rows = []
     lines = path.read_bytes().split(b"\n")
@@ -178,7 +181,11 @@ def _checked(row: Any, where: str) -> dict[str, Any]:
         raise DamagedRecord(f"{where}: missing {', '.join(missing)}")
     for key, value in row.items():
         if key in _TYPES and (not isinstance(value, _TYPES[key]) or isinstance(value, bool)):
-            raise DamagedRecord(f"{where}: {key} = {value!r} is no {METRICS[key].kind.__name__}; {RUN_AGAIN}")
+            raise DamagedRecord(f"{where}: {key} = {value!r:.80} is no {METRICS[key].kind.__name__}; {RUN_AGAIN}")
+        if isinstance(value, int) and abs(value) >= LARGEST_INT:
+            raise DamagedRecord(f"{where}: {key} has {value.bit_length()} bits, 63 can be; {RUN_AGAIN}")
+        if key in _POSITIVE and value <= 0:
+            raise DamagedRecord(f"{where}: {key} = {value!r} is not above 0; {RUN_AGAIN}")
     return _ABSENT | row
 
 

@@ -14,10 +14,11 @@
 Plans from before there were workers have no settings, prepared, jobs, call and called.
 """
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from bench.records.files import PLAN_FILE, DamagedRecord, read_json
+from bench.records.files import LARGEST_INT, PLAN_FILE, DamagedRecord, read_json
 from bench.records.metrics import GPO, SCHEMA_VERSION
 
 _ADVICE = "move it away and start the sweep again: finished cells are kept"
@@ -44,8 +45,9 @@ def read_plan(sweep_dir: Path) -> dict[str, Any]:
     plan |= {"schema": None, "cells": None} | read_json(path, "a plan", _ADVICE)
     if plan["schema"] != SCHEMA_VERSION:
         raise DamagedRecord(f"{path}: schema {plan['schema']!r}, this version reads {SCHEMA_VERSION}")
-    if not isinstance(plan["cells"], list):
-        raise DamagedRecord(f"{path}: not a plan (cells = {plan['cells']!r:.80}); {_ADVICE}")
+    for key, value in empty_plan("").items():
+        if not isinstance(plan[key], type(value)):
+            raise DamagedRecord(f"{path}: not a plan ({key} = {plan[key]!r:.80}); {_ADVICE}")
     plan["cells"] = [_checked(row, f"{path}: cell {number}") for number, row in enumerate(plan["cells"], start=1)]
     names = [row["cell"] for row in plan["cells"]]
     if len(set(names)) < len(names):
@@ -57,9 +59,30 @@ def read_plan(sweep_dir: Path) -> dict[str, Any]:
 def _checked(row: Any, where: str) -> dict[str, Any]:
     if not isinstance(row, dict) or not isinstance(row.get("cell"), str):
         raise DamagedRecord(f"{where} has no name; {_ADVICE}")
+    if row["cell"] in ("", ".", "..") or "/" in row["cell"]:
+        raise DamagedRecord(f"{where}: {row['cell']!r:.80} is not the name of a directory; {_ADVICE}")
     if "variant" not in row and "loss" in row and "beta" in row:
         row = {**row, "method": GPO, "variant": row["loss"], "strength": row["beta"]}
-    for key, kinds in (("variant", (str,)), ("strength", (int, float)), ("seed", (int,))):
-        if not isinstance(row.get(key), kinds) or isinstance(row[key], bool):
-            raise DamagedRecord(f"{where} ({row['cell']}): {key} = {row.get(key)!r}; {_ADVICE}")
+    for key, (may_lack, is_right, allowed) in _VALUES.items():
+        value = row.get(key)
+        if isinstance(value, bool) or not (is_right(value) or (may_lack and value is None)):
+            raise DamagedRecord(f"{where} ({row['cell']}): {key} = {value!r:.80}, must be {allowed}; {_ADVICE}")
     return row
+
+
+def _is_positive(value: Any) -> bool:
+    return isinstance(value, int | float) and 0 < value < LARGEST_INT
+
+
+# Key -> whether a row may lack it, the test of a value, and its words.
+_VALUES: dict[str, tuple[bool, Callable[[Any], bool], str]] = {
+    "variant": (False, lambda value: isinstance(value, str), "a text"),
+    "strength": (False, _is_positive, "a number above 0"),
+    "beta": (True, _is_positive, "a number above 0"),
+    "lr": (True, _is_positive, "a number above 0"),
+    "seed": (
+        False,
+        lambda value: isinstance(value, int) and 0 <= value < LARGEST_INT,
+        "an integer from 0 to 2**63 - 1",
+    ),
+}

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.claims import is_claimed, read_holder
-from bench.records.files import RECORDS_FILE, RUN_AGAIN, STATUS_FILE, DamagedRecord, read_json, write_json
+from bench.records.files import LARGEST_INT, RECORDS_FILE, RUN_AGAIN, STATUS_FILE, DamagedRecord, read_json, write_json
 from bench.records.metrics import read_records
 
 DONE, FAILED, RUNNING, INTERRUPTED, MISSING = "done", "failed", "running", "interrupted", "missing"
@@ -84,8 +84,11 @@ def read_status(cell_dir: Path) -> CellStatus | None:
     if status.state not in WRITTEN_STATES:
         raise DamagedRecord(f"{path}: state {status.state!r}, known are {', '.join(WRITTEN_STATES)}; {RUN_AGAIN}")
     for key in _NUMBERS:
-        if not isinstance(value := getattr(status, key), int | float):
-            raise DamagedRecord(f"{path}: not a cell status ({key} = {value!r} is no number); {RUN_AGAIN}")
+        if not isinstance(value := getattr(status, key), int | float) or not abs(value) < LARGEST_INT:
+            raise DamagedRecord(f"{path}: not a cell status ({key} = {value!r:.80} is no number); {RUN_AGAIN}")
+    for key in ("error", "call"):
+        if not isinstance(value := getattr(status, key), str | None):
+            raise DamagedRecord(f"{path}: not a cell status ({key} = {value!r:.80} is no text); {RUN_AGAIN}")
     return status
 
 

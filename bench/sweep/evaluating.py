@@ -37,12 +37,14 @@ def evaluate_again(
     *,
     cell: str | None = None,
     prompts: int | None = None,
-    samples_per_prompt: int = 1,
+    samples_per_prompt: int | None = None,
     gold: Path | None = None,
     device: str = "auto",
 ) -> list[dict[str, Any]]:
     """Measure the saved policies of a sweep again and write evaluations.jsonl; returns its new rows.
 
+    Args:
+        prompts, samples_per_prompt: as many as the cell was evaluated on in the end, unless said.
     Raises:
         ConfigError: no such cell, no saved policies, or a number of prompts that the sweep does not have.
         GoldModelError: `gold` cannot be loaded.
@@ -70,7 +72,7 @@ def evaluate_again(
         measured = measure_again(
             saved.load(shared.reference, device=device), shared, judges[prepared], seed=config.seed, step=saved.step,
             max_new_tokens=config.world.max_new_tokens, batch_size=config.evaluation.batch_size, prompts=prompts,
-            samples_per_prompt=samples_per_prompt,
+            samples_per_prompt=samples_per_prompt or config.evaluation.samples_per_prompt,
         )  # fmt: skip
         rows.append(_about(saved) | measured)
         write_evaluation(sweep_dir, rows[-1])

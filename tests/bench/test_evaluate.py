@@ -88,9 +88,8 @@ def test_saved_policies_are_measured_printed_and_kept(call, sweep):
     cell = rows[1]["cell"]
     assert call(sweep, f"cell={cell}", "prompts=10", "device=cpu")[0] == 0
     assert evaluations(sweep)[:2] == rows
-    assert [(row["cell"], row["prompts"], row["samples_per_prompt"]) for row in evaluations(sweep)[2:]] == [
-        (cell, 10, 1)
-    ]
+    (fewer,) = evaluations(sweep)[2:]
+    assert (fewer["cell"], fewer["prompts"], fewer["samples_per_prompt"]) == (cell, 10, 4), "4 is the sweep's setting"
 
 
 def test_another_gold_model_is_a_row_of_its_own(call, sweep, tmp_path):

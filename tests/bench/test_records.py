@@ -173,6 +173,55 @@ def test_a_damaged_status_is_refused_by_name(tmp_path, text):
         records.read_status(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("steps_total", math.nan), ("pid", 1e300), ("attempts", None), ("error", 3), ("call", 7), ("state", ["done"])],
+)
+def test_a_status_with_a_value_that_cannot_be_is_refused_by_name(tmp_path, key, value):
+    (tmp_path / records.STATUS_FILE).write_text(json.dumps(dataclasses.asdict(status()) | {key: value}))
+    with pytest.raises(DamagedRecord, match=rf"status\.json: .*{key}"):
+        records.read_status(tmp_path)
+
+
+PLANNED = {"cell": "a", "variant": "squared", "strength": 0.1, "seed": 0, "lr": 5e-4}
+
+
+def write_plan(directory, **changes):
+    row = PLANNED | {key: value for key, value in changes.items() if key in PLANNED}
+    (directory / "plan.json").write_text(json.dumps({"schema": 1, "cells": [row], **changes}))
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "allowed"),
+    [
+        *(("strength", value, "a number above 0") for value in ("0.1", 0, -1.0, math.nan, 1e400, True, None)),
+        *(("lr", value, "a number above 0") for value in ("5e-4", 0, [1])),
+        *(("seed", value, "an integer from 0") for value in (0.5, "0", -1, 2**63, None)),
+        ("variant", 3, "a text"),
+    ],
+)
+def test_a_planned_value_that_cannot_be_is_named_with_what_can(tmp_path, key, value, allowed):
+    write_plan(tmp_path)
+    assert records.read_plan(tmp_path)["cells"] == [PLANNED]
+    write_plan(tmp_path, **{key: value})
+    with pytest.raises(DamagedRecord, match=rf"plan\.json: cell 1 \(a\): {key} = .*, must be {allowed}"):
+        records.read_plan(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["../elsewhere", "a/b", "", "..", "/tmp"])
+def test_a_planned_cell_is_a_directory_of_the_sweep(tmp_path, name):
+    write_plan(tmp_path, cell=name)
+    with pytest.raises(DamagedRecord, match=r"plan\.json: cell 1: .* is not the name of a directory"):
+        records.read_plan(tmp_path)
+
+
+@pytest.mark.parametrize(("key", "value"), [("command", "python"), ("jobs", []), ("settings", 3), ("cells", {})])
+def test_a_part_of_a_plan_of_another_kind_is_named(tmp_path, key, value):
+    write_plan(tmp_path, **{key: value})
+    with pytest.raises(DamagedRecord, match=rf"plan\.json: not a plan \({key} = "):
+        records.read_plan(tmp_path)
+
+
 @pytest.mark.parametrize("failing", ["write_text", "replace"])
 def test_a_full_disk_leaves_the_old_status_and_no_half_file(tmp_path, monkeypatch, failing):
     records.write_status(tmp_path, status(steps_done=1))

@@ -9,6 +9,7 @@ import pytest
 from synthetic_runs import Truth, cell_name, write_sweep
 
 from analysis.data.load import RefusedSweep, load_sweep
+from analysis.statistics.prompt_noise import make_prompt_noise
 from bench import records
 
 SMALL = Truth(losses=("logistic", "squared"), betas=(0.1, 1.0), seeds=(0, 1), steps=(0, 5, 10), prompts=8)
@@ -94,14 +95,39 @@ def set_key(key, value, row=0):
     return lambda cell: edit_records(cell, lambda rows: rows[row].__setitem__(key, value))
 
 
+def set_everywhere(key, value):
+    return lambda cell: edit_records(cell, lambda rows: [row.update({key: value}) for row in rows])
+
+
+def copy_of(other):
+    """The records of another cell, as a folder that was copied and renamed has them."""
+
+    def damage(cell):
+        text = (cell.parent / other / records.RECORDS_FILE).read_text()
+        (cell / records.RECORDS_FILE).write_text(text)
+
+    return damage
+
+
 REFUSED = {
     "no records": (drop_records, "marked done but has no records"),
     "no step 0": (lambda cell: edit_records(cell, lambda rows: rows.pop(0)), "step 0 is not recorded"),
     "no last step": (lambda cell: edit_records(cell, lambda rows: rows.pop()), "last recorded step is 5"),
     "step twice": (lambda cell: edit_records(cell, lambda rows: rows.insert(1, rows[1])), "steps do not ascend"),
-    "another world": (set_key("world", "other"), "2 values of 'world'.*other: 1 cells.*synthetic: 8 cells"),
+    "another world": (set_everywhere("world", "other"), "2 values of 'world'.*other: 1 cells.*synthetic: 7 cells"),
     "another gold model": (set_key("gold_model", "g2"), "2 values of 'gold_model'"),
     "another reference": (set_key("reference", "r2"), "2 values of 'reference'"),
+    "another variant": (set_key("variant", "hinge"), "records.jsonl: variant = 'hinge' at step 0, but 'logistic' in"),
+    "another loss": (set_key("loss", "hinge", row=1), "loss = 'hinge' at step 5, but 'logistic' in the plan"),
+    "another β": (set_key("beta", 0.3, row=2), "beta = 0.3 at step 10, but 0.1 in the plan"),
+    "another strength": (set_key("strength", 0.3), "strength = 0.3 at step 0, but 0.1 in the plan"),
+    "another learning rate": (set_key("lr", 1.0), "lr = 1.0 at step 0, but 0.0005 in the plan"),
+    "another cell's line": (
+        set_key("cell_id", "0" * 12, row=1),
+        "cell_id = '000000000000' at step 5, but '.*' at step 0",
+    ),
+    "another sweep's line": (set_key("sweep", "large", row=1), "sweep = 'large' at step 5, but 'small' at step 0"),
+    "a copy under another seed": (copy_of(cell_name("logistic", 0.1, 1)), "seed = 1 at step 0, but 0 in the plan"),
     "other preferences": (set_key("preferences", "p2"), "2 values of 'preferences'"),
 }
 
@@ -112,6 +138,30 @@ def test_refused_with_the_reason(sweep_dir, case):
     damage(sweep_dir / FIRST)
     with pytest.raises(RefusedSweep, match=reason):
         load_sweep(sweep_dir)
+
+
+def test_a_copy_with_its_identity_edited_is_known_by_its_id(sweep_dir):
+    original = cell_name("logistic", 0.1, 1)
+    copy_of(original)(sweep_dir / FIRST)
+    edit_records(sweep_dir / FIRST, lambda rows: [row.update(seed=0) for row in rows])
+    with pytest.raises(RefusedSweep, match=f"{original}/records.jsonl: cell_id is that of {FIRST}, as of a copy"):
+        load_sweep(sweep_dir)
+
+
+@pytest.mark.parametrize("row", [0, 1, 2])
+def test_a_kl_that_rounding_has_made_negative_is_0(sweep_dir, row):
+    """And so the whole analysis goes through, which takes roots of KLs."""
+    cell = sweep_dir / FIRST
+    edit_records(cell, lambda rows: rows[row].update(kl=-2e-7))
+    frame = pd.read_parquet(cell / records.SAMPLES_FILE)
+    frame.loc[frame["step"] == SMALL.steps[row], "kl"] = -2e-7
+    frame.to_parquet(cell / records.SAMPLES_FILE, index=False)
+    sweep = load_sweep(sweep_dir)
+    assert sweep.checkpoints.query("cell == @FIRST")["kl"].iloc[row] == 0
+    others = sweep.checkpoints.query("cell == @FIRST")["kl"].drop(index=row)
+    assert (others[others.index > 0] > 0).all()
+    noise, _ = make_prompt_noise(sweep, 10, np.random.default_rng(0))
+    assert noise.kl.min() == 0
 
 
 def truncate(cell):
@@ -126,6 +176,12 @@ def truncate(cell):
         (set_key("schema", 99), r"records.jsonl:1: schema 99"),
         (lambda cell: edit_records(cell, lambda rows: rows[1].pop("kl")), r"records.jsonl:2: missing kl"),
         (lambda cell: (cell / records.STATUS_FILE).write_text("{"), "not a cell status"),
+        (set_key("kl", -0.3, row=2), r"records.jsonl: kl = -0.3 nats at step 10, more below 0 than rounding explains"),
+        (set_key("gold", "0.5", row=1), r"records.jsonl:2: gold = '0.5' is no float"),
+        (set_key("strength", 0, row=1), r"records.jsonl:2: strength = 0 is not above 0"),
+        (set_key("beta", -0.1), r"records.jsonl:1: beta = -0.1 is not above 0"),
+        (set_key("seed", 2**63), r"records.jsonl:1: seed has 64 bits, 63 can be"),
+        (set_key("gold", 10**400), r"records.jsonl:1: gold has 1329 bits, 63 can be"),
     ],
 )
 def test_damaged_files_are_named(sweep_dir, damage, reason):
@@ -180,6 +236,25 @@ def test_damaged_samples_are_named(sweep_dir):
     (sweep_dir / FIRST / records.SAMPLES_FILE).write_bytes(b"PAR1 no more")
     with pytest.raises(RefusedSweep, match=r"samples.parquet: cannot read step, gold"):
         load_sweep(sweep_dir).samples(["gold"])
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [("reference-r1.parquet", "no column prompt_id"), ("labels-p1.parquet", "no column label_probability")],
+)
+def test_damaged_shared_files_are_named_and_missing_ones_said(sweep_dir, name, reason):
+    def read(sweep):
+        return sweep.reference if name.startswith("reference") else sweep.label_probability
+
+    pd.DataFrame({"other": [1.0]}).to_parquet(sweep_dir / name)
+    with pytest.raises(RefusedSweep, match=f"{name}: {reason}"):
+        read(load_sweep(sweep_dir))
+    (sweep_dir / name).write_bytes(b"PAR1")
+    with pytest.raises(RefusedSweep, match=f"{name}: cannot be read"):
+        read(load_sweep(sweep_dir))
+    (sweep_dir / name).unlink()
+    (sentence,) = load_sweep(sweep_dir).warnings
+    assert sentence.startswith(f"{name} is missing")
 
 
 def test_reference_and_labels_belong_to_the_records(sweep_dir):

@@ -179,7 +179,8 @@ def test_best_of_n_rows_average_over_prompts():
     assert ceiling.pool_size == 100
     assert rows.loc[1, "gold"] == pytest.approx(pool.mean())
     assert rows.loc[100, "gold"] == pytest.approx(pool.max(1).mean())
-    test = stats.ttest_1samp(pool.max(1), 0).confidence_interval(0.95)
+    gain = stats.ttest_1samp(pool.max(1) - pool.mean(1), 0).confidence_interval(0.95)  # over π_ref on the same prompts
+    test = gain._replace(low=gain.low + pool.mean(), high=gain.high + pool.mean())
     assert rows.loc[100, ["gold_low", "gold_high"]].tolist() == pytest.approx([test.low, test.high])
     assert rows.loc[100, "gold_se"] == pytest.approx(stats.sem(pool.max(1)))
     assert rows.loc[8, "kl"] == pytest.approx(np.log(8) - 7 / 8)

@@ -1,6 +1,7 @@
 """Versions of the checkpoint table against loops over its definition, and what cannot be resampled."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -117,9 +118,13 @@ def test_prompt_means_of_a_table_pair_with_the_cells(draws):
 
 def test_records_stand_in_for_missing_samples(sweep_dir):
     (sweep_dir / FIRST / records.SAMPLES_FILE).unlink()
+    with pytest.raises(RefusedSweep, match=f"{FIRST}/samples.parquet: missing, while other cells have theirs"):
+        make_draws(load_sweep(sweep_dir), np.random.default_rng(0))
+    for path in sweep_dir.glob(f"*/{records.SAMPLES_FILE}"):
+        path.unlink()
     draws = make_draws(load_sweep(sweep_dir), np.random.default_rng(0), draws=4000)
     (sentence,) = draws.warnings
-    assert "Samples of some finished cells are missing" in sentence
+    assert "No cell has its samples.parquet any more" in sentence
     replicates = draws.of("squared")
     joint, within = replicates.design.joint(replicates.gold), replicates.design.within(replicates.gold)
     np.testing.assert_allclose(joint.std(0), replicates.rows["gold_se"], rtol=0.05)
@@ -131,6 +136,15 @@ def test_records_stand_in_for_missing_samples(sweep_dir):
     assert (replicates.kl >= 0).all()
     assert draws.noise.prompts == 12  # of the reference pool
     assert (draws.prompt_means(np.arange(12.0), np.arange(12)) == 5.5).all()
+
+
+def test_a_checkpoint_that_is_missing_in_the_middle_is_noticed(tmp_path):
+    sweep_dir = write_sweep(tmp_path / "three", replace(SMALL, steps=(0, 5, 10)))
+    path = sweep_dir / FIRST / records.RECORDS_FILE
+    lines = path.read_text().splitlines(keepends=True)
+    path.write_text("".join(lines[:1] + lines[2:]))
+    with pytest.raises(RefusedSweep, match=r"records.jsonl: no record of step 5, of which there are samples"):
+        make_draws(load_sweep(sweep_dir), np.random.default_rng(0))
 
 
 def test_with_one_seed_and_no_samples_errors_are_taken_both_ways(tmp_path):

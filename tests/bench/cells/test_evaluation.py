@@ -63,11 +63,11 @@ def evaluation_set(reference, prompts, reference_gold):
     )
 
 
-def run(policy, reference, on=None, *, gold=None, standardization=RAW, seed=0, samples=1):
+def run(policy, reference, on=None, *, gold=None, standardization=RAW, seed=0, samples=1, batch_size=32):
     on = on or evaluation_set(reference, PROMPTS * 8, [0.0] * 32)
     return evaluate_samples(
         policy, gold or FixedGold([0.0] * len(on.prompts)), standardization, on,
-        step=3, batch_size=32, uniforms=uniforms_for(seed, "test", count=samples * len(on.prompts), tokens=6),
+        step=3, batch_size=batch_size, uniforms=uniforms_for(seed, "test", count=samples * len(on.prompts), tokens=6),
     )  # fmt: skip
 
 
@@ -100,6 +100,37 @@ def test_several_samples_of_a_prompt_are_averaged_before_prompts_are_compared(mo
     assert seen.metrics["samples_per_prompt"] == 3
     one = run(moved, reference, on, gold=FixedGold([0.0, 0.0]), samples=1).samples["response"]
     assert one.tolist() == seen.samples["response"][:2].tolist(), "more samples leave the first ones as they are"
+
+
+def test_diversity_does_not_depend_on_the_number_of_samples(moved, reference):
+    """Pooled over three samples, bigrams would be repeated more often than in one."""
+    on = evaluation_set(reference, PROMPTS * 4, [0.0] * 16)
+    responses = run(moved, reference, on, gold=FixedGold([0.0] * 48), samples=3)
+    texts = responses.samples[["response", "ended"]].itertuples(index=False)
+    words = [[*text.split(), *["eos"] * ended] for text, ended in texts]
+    rounds = [[pair for each in words[i : i + 16] for pair in pairwise(each)] for i in (0, 16, 32)]
+    assert responses.metrics["distinct_2"] == pytest.approx(np.mean([len(set(each)) / len(each) for each in rounds]))
+    assert (
+        len({pair for each in rounds for pair in each}) / sum(map(len, rounds)) < 0.8 * responses.metrics["distinct_2"]
+    )
+
+
+def test_standard_errors_against_brute_force_over_prompts(moved, reference):
+    """Gold that differs between prompts but not between samples: four samples of a prompt tell no more than one."""
+    on = evaluation_set(reference, PROMPTS * 4, [[0.0, 0.5]] * 16)
+    rng = np.random.default_rng(1)
+    of_prompts = rng.normal(size=16).astype(np.float32)
+    one = run(moved, reference, on, gold=FixedGold(of_prompts.tolist())).metrics
+    four = run(moved, reference, on, gold=FixedGold(np.tile(of_prompts, 4).tolist()), samples=4)
+    assert four.metrics["gold_se"] == pytest.approx(one["gold_se"]) == pytest.approx(of_prompts.std(ddof=1) / 4)
+    for name, column in (("kl", "kl"), ("kl_k1", "kl_k1"), ("gold", "gold"), ("win_rate", "win_share")):
+        values = four.samples[column].to_numpy()
+        means = [
+            np.mean([v for v, p in zip(values, four.samples["prompt_id"], strict=True) if p == i]) for i in range(16)
+        ]
+        spread = sum((mean - np.mean(values)) ** 2 for mean in means)
+        assert four.metrics[name] == pytest.approx(np.mean(values))
+        assert four.metrics[f"{name}_se"] == pytest.approx(math.sqrt(spread / 15 / 16))
 
 
 def test_win_shares_against_brute_force():
@@ -181,6 +212,14 @@ def test_a_seed_fixes_the_samples(moved, reference):
     pd.testing.assert_frame_equal(first.samples, again.samples)
     assert first.metrics == again.metrics
     assert (first.samples["response"] != other.samples["response"]).mean() > 0.3
+
+
+def test_batch_size_moves_an_evaluation_by_rounding_only(moved, reference):
+    gold = np.random.default_rng(0).normal(size=96).tolist()
+    whole, pieces = (run(moved, reference, gold=FixedGold(gold), samples=3, batch_size=size) for size in (96, 7))
+    exact = ["prompt_id", "sample_id", "response", "length", "ended", "gold", "win_share"]
+    pd.testing.assert_frame_equal(whole.samples[exact], pieces.samples[exact])
+    assert whole.metrics == pytest.approx(pieces.metrics, rel=1e-5, abs=1e-6)
 
 
 def test_batch_size_does_not_move_kl_or_held_out_metrics(moved, reference):
