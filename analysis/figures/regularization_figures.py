@@ -187,8 +187,9 @@ def exact_frontiers_figure(sweep: Sweep) -> ReportFigure:
     caption = (
         "Every checkpoint of the oracle sweep with 95 % intervals (sampling of responses), and the exact "
         "KL-constrained optimum, the most gold that any policy can have at its KL: of "
-        f"{known} checkpoints in its range, {beyond} have both intervals above it (5 % of one interval miss by chance). Dashed: each loss's exact optimum over β where "
-        "the solver finds one; finite data, finite training and sampling lie between it and a marker."
+        f"{known} checkpoints in its range, {beyond} have both intervals above it (some do by chance). "
+        "Dashed: each loss's exact optimum over β where the solver finds one; finite data, finite training and "
+        "sampling lie between it and a marker."
     )
     return ReportFigure("exact_frontiers", "Against the exact optimum", caption, figure, exact)
 

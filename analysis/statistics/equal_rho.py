@@ -9,7 +9,9 @@ from scipy import stats
 
 from analysis.statistics.intervals import LEVEL
 
-COLUMNS = ("variant_a", "step_a", "variant_b", "step_b", "rho_sq", "ratio", "ratio_low", "ratio_high", "seeds")
+COLUMNS = (
+    "variant_a", "step_a", "variant_b", "step_b", "rho_sq", "ratio", "ratio_low", "ratio_high", "bound", "seeds",
+)  # fmt: skip
 _POINTS = 7
 _Family = tuple[str, int]  # variant, step
 
@@ -21,16 +23,20 @@ class EqualRho:
     A family is one variant at one step, such as its last checkpoints: policies that differ in strength.
 
     Attributes:
-        ratios: ``variant_a, step_a, variant_b, step_b, rho_sq, ratio, ratio_low, ratio_high, seeds``; t intervals over
-            seeds of the log ratio, paired by seed, simultaneous over all rows (Bonferroni).
+        ratios: ``variant_a, step_a, variant_b, step_b, rho_sq, ratio, ratio_low, ratio_high, bound, seeds``; t
+            intervals over seeds of the log ratio, paired by seed, simultaneous over all rows (Bonferroni); bound: the factor that
+            the ratio or its inverse stays below by two one-sided tests of this row alone.
         largest, low: the ratio furthest from 1, made larger than 1, with the low end of its interval. NaN without rows.
         high: the largest that any row's interval allows.
+        bound: the largest of the rows. That all ratios lie below a factor is an intersection-union hypothesis, which
+            needs no correction: it is shown at 95 % where `bound` is below that factor. NaN without rows.
     """
 
     ratios: pd.DataFrame
     largest: float
     low: float
     high: float
+    bound: float
 
     @property
     def sentence(self) -> str:
@@ -62,7 +68,7 @@ def compare_at_equal_rho(policies: pd.DataFrame) -> EqualRho:
     pairs = [pair for pair in combinations(families, 2) if len(families[pair[0]].keys() & families[pair[1]].keys()) > 1]
     rows = [row for a, b in pairs for row in _compare(a, b, families, comparisons=len(pairs) * _POINTS)]
     ratios = pd.DataFrame(rows, columns=list(COLUMNS))
-    return EqualRho(ratios, *_largest(ratios))
+    return EqualRho(ratios, *_largest(ratios), float(ratios["bound"].max()))
 
 
 def _compare(
@@ -78,8 +84,9 @@ def _compare(
     one, other = (np.stack([np.interp(at, line.index, line.to_numpy()) for line in each]) for each in lines)
     gaps = one - other
     critical = stats.t.isf((1 - LEVEL) / 2 / comparisons, len(seeds) - 1)
-    mean, half = gaps.mean(axis=0), critical * gaps.std(axis=0, ddof=1) / len(seeds) ** 0.5
-    columns = (np.exp(each) for each in (at, mean, mean - half, mean + half))
+    mean, se = gaps.mean(axis=0), gaps.std(axis=0, ddof=1) / len(seeds) ** 0.5
+    bound = np.abs(mean) + stats.t.ppf(LEVEL, len(seeds) - 1) * se
+    columns = (np.exp(each) for each in (at, mean, mean - critical * se, mean + critical * se, bound))
     return [(*a, *b, *map(float, row), len(seeds)) for row in zip(*columns, strict=True)]
 
 

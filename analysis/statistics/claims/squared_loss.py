@@ -35,7 +35,7 @@ def squared_loss_is_not_kl(discordance: Discordance, rules: Rules) -> Claim:
     if equal.ratios.empty:
         return make_claim("C4", INCONCLUSIVE, sentence, quantity=QUANTITY_AT_EQUAL, **words)
     sentence += f" {equal.sentence}"
-    verdict = NOT_SUPPORTED if discordance.tested and equal.high < rules.c4.kl_ratio else INCONCLUSIVE
+    verdict = NOT_SUPPORTED if discordance.tested and equal.bound < rules.c4.kl_ratio else INCONCLUSIVE
     shown = {"estimate": equal.largest, "low": equal.low, "high": equal.high, "kind": "equal_rho"}
     return make_claim("C4", verdict, sentence, quantity=QUANTITY_AT_EQUAL, **words, **shown)
 
@@ -44,7 +44,8 @@ def _rule(rules: Rules) -> str:
     return (
         f"Supported: the same two configurations are discordant in at least {rules.seeds} seeds, with at most "
         f"{rules.c4.false_discovery_rate:.0%} false discoveries expected. Not supported: no pair is, and KL at equal "
-        f"E[ρ²] differs between variants and steps by less than a factor of {rules.c4.kl_ratio:g}, interval included."
+        f"E[ρ²] differs between variants and steps by less than a factor of {rules.c4.kl_ratio:g} (two one-sided "
+        "tests at every point; all must pass, so no correction is due)."
     )
 
 
