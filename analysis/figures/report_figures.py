@@ -68,12 +68,13 @@ def frontier_figure(analysis: Analysis) -> ReportFigure:
     frontiers = analysis.frontiers
     frontier_plots.frontier(frontiers, analysis.ceiling, ax=figure.add_subplot())
     shared_legend(figure)
+    ceiling = analysis.ceiling.rule if analysis.ceiling else ""
     caption = (
         f"Gold reward against KL to the reference. Lines: {_lower_first(frontiers.smoother).rstrip('.')}. "
         f"Bands: {interval_words(frontiers.curves['kind'])}; they may leave the plot. Markers: trained policies "
         f"(pale: checkpoints on the way), in the static figure averaged over seeds. "
-        f"Gray: what π_ref's own samples allow; KL is not comparable across kinds of optimization."
-    )
+        f"Gray: what π_ref's own samples allow; KL is not comparable across kinds of optimization. {ceiling}"
+    ).rstrip()
     return ReportFigure("frontier", "Frontiers", caption, figure, frontiers.curves)
 
 
@@ -183,7 +184,7 @@ def regularization_figure(analysis: Analysis) -> ReportFigure | None:
     shared_legend(figure)
     caption = (
         f"KL against the μ-weighted squared loss, the offline regularizer; {which} after step 0, single measurements "
-        "without intervals. Several KLs at one E[ρ²] show that the one does not fix the other."
+        f"without intervals. {analysis.discordance.at_equal_rho.sentence}"
     )
     keys = ["variant", "strength", "seed", "step", "rho_sq_mean", "kl", "kl_se"]
     return ReportFigure("regularization", "Regularization", caption, figure, analysis.sweep.checkpoints[keys])

@@ -93,8 +93,7 @@ def share_table(analysis: Analysis) -> HtmlTable:
         for row in shares.dropna(subset="share").itertuples()
     ]
     caption = (
-        f"Gold of each variant over gold of the KL-constrained optimum at the same KL, from "
-        f"{analysis.ceiling.pool_size} reference samples per prompt, where that optimum can be trusted. "
+        f"Gold of each variant over gold of the KL-constrained optimum at the same KL. {analysis.ceiling.rule} "
         f"Brackets: {interval_words(shares['kind'])}."
     )
     return HtmlTable(caption, columns, rows)

@@ -23,6 +23,7 @@ from analysis.statistics.intervals import LEVEL
 
 FALSE_DISCOVERY_RATE = 0.05
 _CHOSEN_BEYOND = 2.0  # |t| of both differences on the first half
+_SMALLEST = 1e-9
 KINDS = ("within_variant", "across_variants")
 
 
@@ -61,7 +62,7 @@ class Discordance:
             ``chosen`` (in opposite order on the first half), ``discordant`` (confirmed on the other), ``share``
             (discordant over compared).
         by_seed: ``seed, compared, chosen, discordant``.
-        at_equal_rho: KL of the variants' last checkpoints at equal E[ρ²].
+        at_equal_rho: KL of the variants' policies at equal E[ρ²], step by step.
         clearest: of the configurations that are discordant in most seeds, the pair furthest from noise; None when no
             pair is discordant.
         tested: False where ρ or KL of single pairs or prompts are not kept; nothing is compared then.
@@ -102,6 +103,7 @@ class _Halves:
     def ratio(self, a: int, b: int) -> tuple[float, float, float]:
         """Mean of a over mean of b on the second half, with the delta method's interval of its logarithm."""
         mean, covariance = self.mean[1], self.covariance[1]
+        mean = np.maximum(mean, _SMALLEST)  # half of the prompts can measure a KL below 0
         log = np.log(mean[a] / mean[b])
         variance = covariance[a, a] / mean[a] ** 2 + covariance[b, b] / mean[b] ** 2
         variance -= 2 * covariance[a, b] / (mean[a] * mean[b])
@@ -142,11 +144,13 @@ def compare_orders(
     measured = checkpoints["rho_sq_mean"].notna()
     if variants is not None:
         measured &= checkpoints["variant"].isin(list(variants))
-    final = checkpoints[measured & checkpoints["is_final"]]
-    described = rank_correlations(final), compare_at_equal_rho(final)
+    moved = measured & (checkpoints["step"] > 0) & (checkpoints["kl"] > 0)
+    described = (
+        rank_correlations(checkpoints[measured & checkpoints["is_final"]]),
+        compare_at_equal_rho(checkpoints[moved]),
+    )
     if rho is None or kl is None:
         return Discordance(described[0], _counted([], []), _by_seed([], []), described[1], None, False)
-    moved = measured & (checkpoints["step"] > 0)
     seeds = [
         _choose(checkpoints.loc[rows], rho[rows], kl[rows])
         for rows in checkpoints[moved].groupby("seed").groups.values()

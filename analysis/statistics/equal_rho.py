@@ -1,4 +1,4 @@
-"""KL of the variants' policies at equal E[ρ²]: how much of KL the μ-weighted squared loss leaves open."""
+"""KL of policies at equal E[ρ²]: how much of KL the μ-weighted squared loss leaves open."""
 
 from dataclasses import dataclass
 from itertools import combinations
@@ -9,63 +9,85 @@ from scipy import stats
 
 from analysis.statistics.intervals import LEVEL
 
-COLUMNS = ("variant_a", "variant_b", "rho_sq", "ratio", "ratio_low", "ratio_high", "seeds")
+COLUMNS = (
+    "variant_a", "step_a", "variant_b", "step_b", "rho_sq", "ratio", "ratio_low", "ratio_high", "bound", "seeds",
+)  # fmt: skip
 _POINTS = 7
+_Family = tuple[str, int]  # variant, step
 
 
 @dataclass(frozen=True)
 class EqualRho:
-    """KL of one variant over KL of another where both have the same E[ρ²].
+    """KL of one family of policies over KL of another where both have the same E[ρ²].
+
+    A family is one variant at one step, such as its last checkpoints: policies that differ in strength.
 
     Attributes:
-        ratios: ``variant_a, variant_b, rho_sq, ratio, ratio_low, ratio_high, seeds``; t intervals over seeds of the log
-            ratio, paired by seed, simultaneous over all rows (Bonferroni).
-        largest, low, high: the ratio furthest from 1, made larger than 1, with its interval; `high` is the largest that
-            any row's interval allows. NaN without rows.
+        ratios: ``variant_a, step_a, variant_b, step_b, rho_sq, ratio, ratio_low, ratio_high, bound, seeds``; t
+            intervals over seeds of the log ratio, paired by seed, simultaneous over all rows (Bonferroni); bound: the factor that
+            the ratio or its inverse stays below by two one-sided tests of this row alone.
+        largest, low: the ratio furthest from 1, made larger than 1, with the low end of its interval. NaN without rows.
+        high: the largest that any row's interval allows.
+        bound: the largest of the rows. That all ratios lie below a factor is an intersection-union hypothesis, which
+            needs no correction: it is shown at 95 % where `bound` is below that factor. NaN without rows.
     """
 
     ratios: pd.DataFrame
     largest: float
     low: float
     high: float
+    bound: float
+
+    @property
+    def sentence(self) -> str:
+        """What is known, for captions and verdicts."""
+        if self.ratios.empty:
+            return "KL at equal E[ρ²] could not be compared: that needs two variants or steps with several seeds."
+        return (
+            f"At equal E[ρ²], KL differs between variants and steps by a factor of up to {self.largest:.2f} "
+            f"[{self.low:.2f}, {self.high:.2f}]."
+        )
 
 
-def compare_at_equal_rho(final: pd.DataFrame) -> EqualRho:
-    """Compare the last checkpoints of all pairs of variants.
+def compare_at_equal_rho(policies: pd.DataFrame) -> EqualRho:
+    """Compare all pairs of families.
 
-    Log KL is interpolated linearly in log E[ρ²] between the policies of one variant and seed. Points are spaced evenly
-    in log E[ρ²] over what every variant and seed covers.
+    Log KL is interpolated linearly in log E[ρ²] between the policies of one family and seed. A pair of families is
+    compared at points spaced evenly in log E[ρ²] over what all seeds of both cover.
 
     Args:
-        final: ``variant, seed, kl, rho_sq_mean`` of trained policies.
+        policies: ``variant, step, seed, kl, rho_sq_mean`` of checkpoints after step 0.
     """
-    known = final[(final["kl"] > 0) & (final["rho_sq_mean"] > 0)]
-    logs = known[["variant", "seed"]].assign(x=np.log(known["rho_sq_mean"]), y=np.log(known["kl"]))
-    lines = {key: rows.groupby("x")["y"].mean() for key, rows in logs.groupby(["variant", "seed"], sort=False)}
-    lines = {key: line for key, line in lines.items() if len(line) > 1}
-    low = max((line.index[0] for line in lines.values()), default=np.nan)
-    high = min((line.index[-1] for line in lines.values()), default=np.nan)
-    if not low < high:
-        return EqualRho(pd.DataFrame(columns=list(COLUMNS)), np.nan, np.nan, np.nan)
-    at = np.linspace(low, high, _POINTS)
-    values = {key: np.interp(at, line.index, line.to_numpy()) for key, line in lines.items()}
-    pairs = list(combinations(dict.fromkeys(variant for variant, _ in values), 2))
-    rows = [row for a, b in pairs for row in _compare(a, b, at, values, comparisons=len(pairs) * _POINTS)]
+    known = policies[(policies["kl"] > 0) & (policies["rho_sq_mean"] > 0)]
+    logs = known[["variant", "step", "seed"]].assign(x=np.log(known["rho_sq_mean"]), y=np.log(known["kl"]))
+    families: dict[_Family, dict[int, pd.Series]] = {}
+    for (variant, step, seed), rows in logs.groupby(["variant", "step", "seed"], sort=False):
+        line = rows.groupby("x")["y"].mean()
+        if len(line) > 1:
+            families.setdefault((str(variant), int(step)), {})[int(seed)] = line
+    pairs = [pair for pair in combinations(families, 2) if len(families[pair[0]].keys() & families[pair[1]].keys()) > 1]
+    rows = [row for a, b in pairs for row in _compare(a, b, families, comparisons=len(pairs) * _POINTS)]
     ratios = pd.DataFrame(rows, columns=list(COLUMNS))
-    return EqualRho(ratios, *_largest(ratios))
+    return EqualRho(ratios, *_largest(ratios), float(ratios["bound"].max()))
 
 
 def _compare(
-    a: str, b: str, at: np.ndarray, values: dict[tuple[str, int], np.ndarray], *, comparisons: int
-) -> list[tuple]:
-    seeds = [seed for variant, seed in values if variant == a and (b, seed) in values]
-    if len(seeds) < 2:
+    a: _Family, b: _Family, families: dict[_Family, dict[int, pd.Series]], *, comparisons: int
+) -> list[tuple[object, ...]]:
+    seeds = [seed for seed in families[a] if seed in families[b]]
+    lines = [[families[family][seed] for seed in seeds] for family in (a, b)]
+    low = max(line.index[0] for each in lines for line in each)
+    high = min(line.index[-1] for each in lines for line in each)
+    if not low < high:
         return []
-    gaps = np.stack([values[a, seed] - values[b, seed] for seed in seeds])
+    at = np.linspace(low, high, _POINTS)
+    one, other = (np.stack([np.interp(at, line.index, line.to_numpy()) for line in each]) for each in lines)
+    gaps = one - other
     critical = stats.t.isf((1 - LEVEL) / 2 / comparisons, len(seeds) - 1)
-    mean, half = gaps.mean(axis=0), critical * gaps.std(axis=0, ddof=1) / len(seeds) ** 0.5
-    columns = (np.exp(each) for each in (at, mean, mean - half, mean + half))
-    return [(a, b, *map(float, row), len(seeds)) for row in zip(*columns, strict=True)]
+    mean, se = gaps.mean(axis=0), gaps.std(axis=0, ddof=1) / len(seeds) ** 0.5
+    bound = np.abs(mean) + stats.t.ppf(LEVEL, len(seeds) - 1) * se
+    columns = (np.exp(each) for each in (at, mean, mean - critical * se, mean + critical * se, bound))
+    return [(*a, *b, *map(float, row), len(seeds)) for row in zip(*columns, strict=True)]
 
 
 def _largest(ratios: pd.DataFrame) -> tuple[float, float, float]:

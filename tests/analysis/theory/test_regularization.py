@@ -13,7 +13,12 @@ from synthetic_runs import Truth, write_sweep
 
 from analysis.data.load import load_sweep
 from analysis.figures import regularization_plots
-from analysis.figures.regularization_figures import sweep_figures, theory_figures
+from analysis.figures.regularization_figures import (
+    beyond_optimum,
+    gradient_identity_figure,
+    sweep_figures,
+    theory_figures,
+)
 from analysis.report.notebook_runs import NOTEBOOKS, execute_notebooks
 from analysis.theory.losses import LOSS_THEORY
 from analysis.theory.regularization import (
@@ -229,6 +234,28 @@ def test_every_figure_has_axis_labels_a_caption_and_data(sweep_dir):
             assert ax.get_xlabel()
             assert ax.get_ylabel() or item.name == "taylor_ranges"  # there the losses are named along the axis
         item.figure.canvas.draw()
+
+
+def test_policies_beyond_the_exact_optimum_are_counted():
+    exact = pd.DataFrame([("optimum", 1.0, 1.0, 1.0), ("optimum", 0.1, 3.0, 2.0)], columns=list(EXACT_COLUMNS))
+    rows = [
+        (1, 2.0, 0.0, 1.6, 0.02),  # the optimum has 1.5 there: beyond
+        (1, 2.0, 0.0, 1.6, 0.06),  # within the error of gold
+        (1, 2.0, 0.2, 1.6, 0.02),  # within the error of KL
+        (1, 5.0, 0.0, 9.0, 0.02),  # out of the optimum's range
+        (0, 2.0, 0.0, 9.0, 0.02),  # the start
+    ]
+    checkpoints = pd.DataFrame(rows, columns=["step", "kl", "kl_se", "gold", "gold_se"])
+    assert beyond_optimum(checkpoints, exact) == (1, 3)
+
+
+def test_the_caption_of_the_gradients_says_what_is_drawn():
+    item = gradient_identity_figure()
+    assert "some have the opposite sign" in item.caption
+    off = item.data[item.data["pairs"] == "off-policy"]
+    assert (off["exact"] * off["twice_kl_gradient"] < 0).any()
+    on = item.data[item.data["pairs"] == "on-policy"]
+    np.testing.assert_allclose(on["exact"], on["twice_kl_gradient"], atol=1e-12)
 
 
 def test_a_sweep_without_exact_values_has_no_exact_figure(tmp_path):

@@ -350,7 +350,7 @@ def discordant(found=0, seeds=3, equal=1.0, tested=True):
     )
     correlations = pd.DataFrame({"variant": ["all"], "cells": [2], "spearman": [np.nan], "kendall": [np.nan]})
     ratios = pd.DataFrame({"variant_a": ["squared"], "ratio": [equal]}) if equal else pd.DataFrame()
-    at_equal = EqualRho(ratios, equal, equal, equal)
+    at_equal = EqualRho(ratios, equal, equal, 2 * equal, equal)
     return Discordance(correlations, counts, counts, at_equal, pair if found else None, tested)
 
 
