@@ -20,7 +20,7 @@ class OptimConfig:
     batch_pairs: int = 16
     micro_batch_pairs: int | None = None  # null: the whole batch at once
     warmup_steps: int = 20
-    clip_norm: float = 30.0
+    clip_norm: float = 100.0
     weight_decay: float = 0.0
     adam_beta1: float = 0.9
     adam_beta2: float = 0.99

@@ -24,8 +24,8 @@ class EqualRho:
 
     Attributes:
         ratios: ``variant_a, step_a, variant_b, step_b, rho_sq, ratio, ratio_low, ratio_high, bound, seeds``; t
-            intervals over seeds of the log ratio, paired by seed, simultaneous over all rows (Bonferroni); bound: the factor that
-            the ratio or its inverse stays below by two one-sided tests of this row alone.
+            intervals over seeds of the log ratio, paired by seed, simultaneous over all rows (Bonferroni); bound: the
+            factor that the ratio or its inverse stays below by two one-sided tests of this row alone.
         largest, low: the ratio furthest from 1, made larger than 1, with the low end of its interval. NaN without rows.
         high: the largest that any row's interval allows.
         bound: the largest of the rows. That all ratios lie below a factor is an intersection-union hypothesis, which

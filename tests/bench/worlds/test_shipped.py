@@ -134,7 +134,7 @@ def test_the_gold_model_and_its_ceiling_are_of_prompts_that_it_was_not_fitted_to
     # What a Bradley–Terry rater at temperature 1 chooses, from the margins' sizes alone.
     expected = expit(np.abs(margins)).mean()
     assert abs(facts["perfect_rater_agreement"] - expected) < 4 * facts["perfect_rater_agreement_se"]
-    agreement = evaluate(load_gold_model(FROZEN / "gold" / "model"), comparisons, "held_out").agreement
+    agreement = evaluate(load_gold_model(FROZEN / "gold" / "model"), comparisons, "held_out").agreement.share
     assert 0.7 < agreement < facts["perfect_rater_agreement"]
 
 
@@ -148,7 +148,7 @@ def test_a_rebuilt_world_agrees_with_the_one_that_ships(tmp_path):
     assert ours["perfect_rater_agreement"] == theirs["perfect_rater_agreement"], "the comparisons are not trained"
     comparisons = pd.read_parquet(FROZEN / "world" / "comparisons.parquet")
     agreements = [
-        evaluate(load_gold_model(directory), comparisons, "held_out").agreement
+        evaluate(load_gold_model(directory), comparisons, "held_out").agreement.share
         for directory in (rebuilt.gold_dir, FROZEN / "gold" / "model")
     ]
     # On the same 2,000 comparisons: a standard error of .009 each, smaller for the difference.
