@@ -45,7 +45,7 @@ def _llama(layers: int, width: int, heads: int, vocabulary: int) -> PreTrainedMo
 
 
 SHAPES: dict[str, Callable[[], PreTrainedModel]] = {
-    "GPT-2, 2 × 64": lambda: _gpt2(2, 64, 4, 128),
+    "GPT-2, 2 × 64": lambda: _gpt2(2, 64, 4, 153),
     "GPT-2, 12 × 768": lambda: _gpt2(12, 768, 12, 50_257),
     "Llama, 16 × 2048": lambda: _llama(16, 2048, 32, 32_000),
 }
