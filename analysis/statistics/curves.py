@@ -5,7 +5,9 @@ starts out linear in √KL (Gao et al. 2023, arXiv 2210.10760), and the logarith
 taking the flexibility away from the many below 5. A spline, because a frontier may rise, peak and fall or not; its
 second-order penalty shrinks towards a line, which has no peak of its own. It goes through gold 0 at KL 0, which is
 π_ref's by definition and is not fitted. The penalty is the same for all variants and minimizes the error on checkpoints
-of a β that the fit has not seen. A curve ends before a gap in which 1 + √KL doubles and no policy lies.
+of a β that the fit has not seen. A curve speaks only of KLs with data near on both sides, a policy or the start: it
+ends before the first gap in which 1 + √KL doubles and no policy lies (from KL 1 to 9, 4 to 25), and leaves out a gap
+between the start and the first policy. Policies beyond are not fitted.
 """
 
 from dataclasses import dataclass, replace
@@ -27,7 +29,8 @@ class SmoothedFrontier:
 
     Attributes:
         coefficients: [R, K].
-        kl_min, kl_max: from 0 to where at least two seeds reach (one, if there is only one), nats.
+        kl_min, kl_max: from 0 (from the first policy, after a gap) to where at least two seeds reach (one, if there is
+            only one), nats.
     """
 
     basis: Basis
@@ -54,13 +57,13 @@ def smooth_all(draws: Draws, variants: tuple[str, ...]) -> tuple[dict[str, Smoot
     moved = replace(draws, rows=draws.rows[draws.rows["step"] > 0])  # at step 0 a policy is π_ref
     errors = np.zeros(len(PENALTIES))
     bases: dict[str, Basis] = {}
-    reach: dict[str, float] = {}
+    spans: dict[str, tuple[float, float]] = {}
     warnings = []
     for variant in variants:
         rows = moved.rows[moved.rows["variant"] == variant]
-        reach[variant], warning = _reach(variant, rows["kl"].to_numpy())
+        spans[variant], warning = _span(variant, rows["kl"].to_numpy())
         warnings += warning
-        rows = rows[rows["kl"] <= reach[variant]]
+        rows = rows[rows["kl"] <= spans[variant][1]]
         x = _place(rows["kl"].to_numpy())
         bases[variant] = basis = Basis(0.0, max(x.max(), 1e-6))
         fold = rows["strength" if len(rows["strength"].unique()) > 2 else "seed"].to_numpy()
@@ -69,35 +72,35 @@ def smooth_all(draws: Draws, variants: tuple[str, ...]) -> tuple[dict[str, Smoot
             errors += held_out_errors(basis, x, rows["gold"].to_numpy(), fold, _PENALTY_ORDER, known)
     # The smoothest of the best where nothing could be held out.
     penalty = float(PENALTIES[len(PENALTIES) - 1 - np.argmin(errors[::-1])])
-    curves = {variant: _smooth(moved.of(variant), bases[variant], penalty, reach[variant]) for variant in variants}
+    curves = {variant: _smooth(moved.of(variant), bases[variant], penalty, spans[variant]) for variant in variants}
     return curves, penalty, warnings
 
 
-def _reach(variant: str, kl: np.ndarray) -> tuple[float, list[str]]:
-    """The KL before the first gap without data, and a sentence where there is one."""
+def _span(variant: str, kl: np.ndarray) -> tuple[tuple[float, float], list[str]]:
+    """The KLs without a gap in the data, from the start or else the first policy; a sentence on policies beyond."""
     kl = np.sort(kl)
-    gap = np.flatnonzero(np.diff(_place(kl), prepend=0.0) > np.log(GAP))
-    if not len(gap) or gap[0] == 0:
-        return float(kl[-1]), []
-    last, next_ = kl[gap[0] - 1], kl[gap[0]]
-    beyond = len(kl) - gap[0]
-    return float(last), [
-        f"{variant}: no policy between KL {last:.3g} and {next_:.3g}; its curve ends at the first, without "
+    wide = np.diff(_place(kl), prepend=0.0) > np.log(GAP)
+    low = float(kl[0]) if wide[0] else 0.0
+    end = int(np.argmax(wide[1:])) if wide[1:].any() else len(kl) - 1
+    if not (beyond := len(kl) - 1 - end):
+        return (low, float(kl[-1])), []
+    return (low, float(kl[end])), [
+        f"{variant}: no policy between KL {kl[end]:.3g} and {kl[end + 1]:.3g}; its curve ends at the first, without "
         f"{beyond} {'policy' if beyond == 1 else 'policies'} beyond."
     ]
 
 
-def _smooth(replicates: VariantReplicates, basis: Basis, penalty: float, reach: float) -> SmoothedFrontier:
-    inside = (replicates.rows["kl"] <= reach).to_numpy()
+def _smooth(replicates: VariantReplicates, basis: Basis, penalty: float, span: tuple[float, float]) -> SmoothedFrontier:
+    inside = (replicates.rows["kl"] <= span[1]).to_numpy()
     # Drawn prompts can push the largest KL past the basis; it then counts as the end.
     x = np.minimum(_place(replicates.kl[:, inside]), basis.high)
     equations = normal_equations(basis, x, replicates.gold[:, inside], replicates.weight[:, inside])
     coefficients = equations.through_zero(basis).solve(penalty, _PENALTY_ORDER)
     by_seed = replicates.rows[inside].groupby("seed")["kl"].max()
     kl_max = by_seed.nlargest(min(2, len(by_seed))).iloc[-1]
-    return SmoothedFrontier(basis, coefficients, replicates.design, 0.0, float(kl_max))
+    return SmoothedFrontier(basis, coefficients, replicates.design, min(span[0], float(kl_max)), float(kl_max))
 
 
 def _place(kl: np.ndarray) -> np.ndarray:
     """Where a KL in nats lies on the spline's axis."""
-    return np.log1p(np.sqrt(kl))
+    return np.log1p(np.sqrt(np.maximum(kl, 0)))

@@ -4,7 +4,7 @@
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import combinations
 
 import numpy as np
@@ -41,11 +41,12 @@ class Frontiers:
 
     Attributes:
         curves: ``variant, kl, gold, gold_low, gold_high, gold_se, kind``; pointwise band, 80 KLs per variant equally
-            spaced in √KL from 0 to the largest KL that the variant covers (nothing is extrapolated).
+            spaced in √KL over what the variant's data cover (nothing is extrapolated).
         budgets: ``variant, kl, covered, gold, gold_low, gold_high, gold_se, kind``; one row per variant and KL budget,
             NaN where not covered.
         areas: ``variant, kl_max, area, area_low, area_high, area_se, mean_gold, mean_gold_low, mean_gold_high,
-            mean_gold_se, kind``; ∫ gold dKL up to `common_kl` (SD · nats), and that divided by its length in nats.
+            mean_gold_se, kind``; ∫ gold dKL from 0 (or where the last curve begins) up to `common_kl` (SD · nats), and
+            that divided by its length in nats; NaN where the curves have no KL in common.
         pairwise: ``variant_a, variant_b, kl, difference, difference_low, difference_high, difference_se, kind,
             verdict``; gold of a minus gold of b at each KL budget that all variants cover, simultaneous over all rows;
             verdict is equivalent (two one-sided 5 % tests of this difference alone pass, paired by seed) | different
@@ -92,15 +93,18 @@ def fit_frontiers(
     smoothed, penalty, gaps = smooth_all(smoothed_draws, enough)
     warnings += gaps
     common_kl = min((curve.kl_max for curve in smoothed.values()), default=np.nan)
-    shared = [kl for kl in budgets if all(curve.covers(kl) for curve in smoothed.values())]
+    common_low = max((curve.kl_min for curve in smoothed.values()), default=np.nan)
+    compared, fewer = _on_common_seeds(smoothed_draws, smoothed)
+    warnings += fewer
+    shared = [kl for kl in budgets if all(curve.covers(kl) for curve in compared.values())]
     if not shared:
         reach = ", ".join(f"{variant} {curve.kl_max:.3g}" for variant, curve in smoothed.items())
         warnings.append(f"No KL budget of {budgets} nats is covered by every variant (largest KL: {reach}).")
     return Frontiers(
         stack([_curve(*item) for item in smoothed.items()], CURVE_COLUMNS),
         stack([_at_budgets(*item, budgets) for item in smoothed.items()], BUDGET_COLUMNS),
-        stack([_area(*item, common_kl) for item in smoothed.items()], AREA_COLUMNS),
-        _compare(_on_common_seeds(smoothed_draws, smoothed), shared, margin),
+        stack([_area(*item, common_low, common_kl) for item in smoothed.items()], AREA_COLUMNS),
+        _compare(compared, shared, margin),
         _points(draws),
         smoothed,
         common_kl,
@@ -111,17 +115,16 @@ def fit_frontiers(
     )
 
 
-def _on_common_seeds(draws: Draws, smoothed: Mapping[str, SmoothedFrontier]) -> Mapping[str, SmoothedFrontier]:
-    """The curves that differences are taken of: where a variant lacks a seed, those of the seeds that all have.
-
-    Otherwise the seed's own effect, which cancels in a paired difference, would stay in it.
-    """
-    rows = draws.rows[draws.rows["variant"].isin(list(smoothed))]
-    seeds = [set(own) for _, own in rows.groupby("variant")["seed"]]
-    common = set.intersection(*seeds) if seeds else set()
-    if not common or all(own == common for own in seeds):
-        return smoothed
-    return smooth_all(replace(draws, rows=rows[rows["seed"].isin(common)]), tuple(smoothed))[0]
+def _on_common_seeds(
+    draws: Draws, smoothed: Mapping[str, SmoothedFrontier]
+) -> tuple[Mapping[str, SmoothedFrontier], list[str]]:
+    """The curves that differences are taken of: where a variant lacks a seed, those of the seeds that all have."""
+    paired = draws.paired(smoothed)
+    if paired is draws or len(smoothed) < 2:
+        return smoothed, []
+    count = paired.rows["seed"].nunique()
+    seeds = f"{count} seed{'s' if count > 1 else ''} that all variants have"
+    return smooth_all(paired, tuple(smoothed))[0], [f"Differences between frontiers are over the {seeds}."]
 
 
 def _enough_policies(draws: Draws, what: str) -> tuple[tuple[str, ...], list[str]]:
@@ -152,11 +155,14 @@ def _at_budgets(variant: str, curve: SmoothedFrontier, budgets: tuple[float, ...
     )
 
 
-def _area(variant: str, curve: SmoothedFrontier, common_kl: float) -> pd.DataFrame:
-    kl = np.linspace(curve.kl_min, common_kl, _AREA_POINTS)
-    area = np.trapezoid(curve.gold(kl), kl, axis=1)
-    results = interval(np.stack([area, area / (common_kl - curve.kl_min)], axis=1), curve.design)
-    row: dict[str, object] = {"variant": variant, "kl_max": common_kl}
+def _area(variant: str, curve: SmoothedFrontier, low: float, high: float) -> pd.DataFrame:
+    if low < high:
+        kl = np.linspace(low, high, _AREA_POINTS)
+        area = np.trapezoid(curve.gold(kl), kl, axis=1)
+    else:
+        area = np.full(len(curve.coefficients), np.nan)
+    results = interval(np.stack([area, area / (high - low or np.nan)], axis=1), curve.design)
+    row: dict[str, object] = {"variant": variant, "kl_max": high}
     for number, name in enumerate(("area", "mean_gold")):
         row |= {key: value[number] for key, value in results.columns(name).items()}
     return pd.DataFrame([{**row, "kind": results.kind[0]}])

@@ -24,6 +24,7 @@ from scipy import stats
 from analysis.statistics.resampling import Design
 
 LEVEL = 0.95
+_FLOOR = 1e-9  # where logarithms begin
 # kind -> what a caption says about an interval of that kind.
 KINDS = {
     "seeds": "t interval over seeds (delete-one-seed jackknife), with the variance of the shared prompts added",
@@ -73,6 +74,20 @@ def interval(values: np.ndarray, design: Design, *, level: float = LEVEL) -> Int
     return _intervals(values[0], np.where(by_seeds, seed_variance, 0.0), prompt_variance, critical, kind)
 
 
+def log_interval(values: np.ndarray, design: Design, *, level: float = LEVEL) -> Intervals:
+    """`interval` of a positive quantity, such as KL, made on its logarithm: no end is ever below 0.
+
+    `se` is that of the quantity itself, by the delta method. An estimate of 0 or less has no interval.
+    """
+    estimate = np.asarray(values, dtype=float)[0]
+    logs = interval(np.log(np.maximum(values, _FLOOR)), design, level=level)
+    known = (estimate > _FLOOR) & (logs.kind != "none")
+    low, high, se = (
+        np.where(known, part, np.nan) for part in (np.exp(logs.low), np.exp(logs.high), estimate * logs.se)
+    )
+    return Intervals(estimate, low, high, se, np.where(known, logs.kind, "none"))
+
+
 def _variances(values: np.ndarray, design: Design) -> tuple[np.ndarray, np.ndarray]:
     """Variance over seeds (NaN where only one seed, or a statistic that one seed alone determines) and over prompts."""
     seeds = design.seed_count
@@ -117,14 +132,15 @@ def compare_all(
 
     Args:
         values: [R, L] one statistic per variant in every version of the table.
+        designs: of the variants; with other seeds in one than in another there is no interval (take `Draws.paired`).
         comparisons: how many such families are shown together; Bonferroni over them.
     Returns:
         ``variant_a, variant_b, difference, difference_low, difference_high, difference_se, kind``.
     """
     variants = len(names)
     pairs = list(combinations(range(variants), 2))
-    common = np.logical_and.reduce([design.seeds_used for design in designs])
-    design = Design(common, designs[0].draws, designs[0].prompts)
+    design = designs[0]
+    same_seeds = all(np.array_equal(each.seeds_used, design.seeds_used) for each in designs)
     contrasts = np.stack([values[:, a] - values[:, b] for a, b in pairs], axis=1)
     _, prompt_variance = _variances(contrasts, design)
     seeds = design.seed_count
@@ -139,6 +155,9 @@ def compare_all(
     critical = [_tukey(family_level, variants, df) for df in (seeds_df, design.prompts - 1)]
     kind = np.full(len(pairs), "simultaneous" if seeds > 1 else "simultaneous_prompts", dtype=object)
     result = _intervals(contrasts[0], seed_variance, prompt_variance, critical, kind)
+    if not same_seeds:
+        nothing = np.full(len(pairs), np.nan)
+        result = Intervals(contrasts[0], nothing, nothing, nothing, np.full(len(pairs), "none", dtype=object))
     names_a, names_b = ([names[pair[side]] for pair in pairs] for side in (0, 1))
     return pd.DataFrame(
         {"variant_a": names_a, "variant_b": names_b, **result.columns("difference"), "kind": result.kind}

@@ -11,7 +11,7 @@ import pandas as pd
 
 from analysis.statistics.beta_fits import BetaGrid, BetaPeak, beta_grid, choose_penalty, fit_peak, log_beta_at
 from analysis.statistics.frontier import KL_BUDGETS
-from analysis.statistics.intervals import Intervals, compare_all, interval
+from analysis.statistics.intervals import Intervals, compare_all, interval, log_interval
 from analysis.statistics.resampling import Design, Draws
 from analysis.statistics.stacking import stack, stack_rows
 
@@ -30,7 +30,7 @@ class OptimalBetas:
             a note where the fit has no peak inside the grid. A peak_beta_low of 0 or an infinite peak_beta_high
             says that the interval leaves the grid.
         cells: ``variant, strength, seeds, gold, gold_low, gold_high, gold_se, gold_sd, kl, kl_low, kl_high, kl_se,
-            kind``; final checkpoints averaged over seeds.
+            kind``; final checkpoints averaged over seeds; KL's intervals are made on its logarithm.
         curves: ``variant, strength, gold, gold_low, gold_high, gold_se, kind``; the smooth fit in log β, inside the
             grid.
         at_kl: ``variant, kl, beta, beta_low, beta_high, kind``; β whose final KL is a budget, covered budgets only.
@@ -76,41 +76,67 @@ def find_optimal_betas(
         predictions: ``variant, local, global_``: predicted β(variant) / β(baseline); NaN where theory has none.
     """
     averaged = budgets if averaged is None else averaged
-    grids = {variant: beta_grid(draws, variant) for variant in draws.variants}
-    fitted = [variant for variant, grid in grids.items() if len(grid.log_beta) >= MIN_BETAS]
-    penalty = choose_penalty([grids[variant] for variant in fitted])
-    peaks = {variant: fit_peak(grids[variant], penalty) for variant in fitted}
-    rows = [_table_row(variant, grid, peaks.get(variant)) for variant, grid in grids.items()]
+    kls = sorted({*budgets, *averaged})
+    fits = _fit(draws, kls)
+    ratios, matched = [], {}
+    for variant in draws.variants:
+        if variant == baseline or baseline not in draws.variants:
+            continue
+        pair = draws.paired((variant, baseline))
+        fit = fits if pair is draws else _fit(pair, kls, fits.penalty)
+        mean = _mean_ratio(fit, variant, baseline, averaged)
+        ratios += _ratios(fit, variant, baseline, mean)
+        if mean is not None and len(mean[1]) == len(averaged):
+            matched[variant] = mean[0], fit.design(variant, baseline)
+    rows = [_table_row(variant, grid, fits.peaks.get(variant)) for variant, grid in fits.grids.items()]
     table = stack_rows(rows, _TABLE_COLUMNS)
-    at_kl = {
-        (variant, kl): log_beta_at(grid, kl)
-        for variant, grid in grids.items()
-        for kl in sorted({*budgets, *averaged})
-        if len(grid.log_beta) > 1 and grid.covers(kl)
-    }
-    mean_ratios = _mean_ratios(grids, at_kl, baseline, averaged)
-    ratios = pd.DataFrame(_ratios(grids, peaks, at_kl, mean_ratios, baseline), columns=_RATIO_COLUMNS)
     if predictions is None:
         predictions = stack([], ["variant", "local", "global_"])
     predictions = predictions[["variant", "local", "global_"]]
-    ratios = ratios.merge(predictions, on="variant", how="left")
     warnings = [f"{row.variant}: {row.note}" for row in table.itertuples() if row.note]
-    if grids and baseline not in grids:
+    if draws.variants and baseline not in draws.variants:
         warnings.append(f"No ratios of β: the sweep has no finished cell of the baseline variant {baseline!r}.")
     return OptimalBetas(
         table,
-        stack([_cells(variant, grid) for variant, grid in grids.items()], _CELL_COLUMNS),
-        stack([_curve(variant, peaks[variant], grids[variant]) for variant in fitted], _CURVE_COLUMNS),
+        stack([_cells(variant, grid) for variant, grid in fits.grids.items()], _CELL_COLUMNS),
+        stack([_curve(variant, peak, fits.grids[variant]) for variant, peak in fits.peaks.items()], _CURVE_COLUMNS),
         pd.DataFrame(
-            [_at_kl_row(*key, values, grids[key[0]]) for key, values in at_kl.items()], columns=_AT_KL_COLUMNS
+            [_at_kl_row(*key, values, fits.grids[key[0]]) for key, values in fits.at_kl.items()], columns=_AT_KL_COLUMNS
         ),
-        ratios,
-        {name: (values, design) for name, (values, design, kls) in mean_ratios.items() if len(kls) == len(averaged)},
+        pd.DataFrame(ratios, columns=_RATIO_COLUMNS).merge(predictions, on="variant", how="left"),
+        matched,
         predictions,
-        _peak_pairs(grids, peaks),
+        _peak_pairs(draws, kls, fits),
         baseline,
         tuple(warnings),
     )
+
+
+@dataclass(frozen=True)
+class _Fits:
+    """Grids and peaks by variant, log β at a KL by variant and KL, each in every version of the table."""
+
+    grids: dict[str, BetaGrid]
+    peaks: dict[str, BetaPeak]
+    at_kl: dict[tuple[str, float], np.ndarray]
+    penalty: float
+
+    def design(self, a: str, b: str) -> Design:
+        return self.grids[a].design.union(self.grids[b].design)
+
+
+def _fit(draws: Draws, kls: Sequence[float], penalty: float | None = None) -> _Fits:
+    grids = {variant: beta_grid(draws, variant) for variant in draws.variants}
+    fitted = {variant: grid for variant, grid in grids.items() if len(grid.log_beta) >= MIN_BETAS}
+    if penalty is None:
+        penalty = choose_penalty(list(fitted.values()))
+    at_kl = {
+        (variant, kl): log_beta_at(grid, kl)
+        for variant, grid in grids.items()
+        for kl in kls
+        if len(grid.log_beta) > 1 and grid.covers(kl)
+    }
+    return _Fits(grids, {variant: fit_peak(grid, penalty) for variant, grid in fitted.items()}, at_kl, penalty)
 
 
 _PEAK_COLUMNS = ("peak_beta", "peak_beta_low", "peak_beta_high", "peak_gold", "peak_gold_low", "peak_gold_high")
@@ -160,62 +186,49 @@ def _at_kl_row(variant: str, kl: float, log_beta: np.ndarray, grid: BetaGrid) ->
     return dict(zip(_AT_KL_COLUMNS, (variant, kl, *_exp(result), str(result.kind)), strict=True))
 
 
-def _mean_ratios(
-    grids: Mapping[str, BetaGrid],
-    at_kl: Mapping[tuple[str, float], np.ndarray],
-    baseline: str,
-    averaged: Sequence[float],
-) -> dict[str, tuple[np.ndarray, Design, list[float]]]:
-    """Mean log ratio to the baseline over the KLs of `averaged` that both cover, with its design and these KLs."""
-    means = {}
-    for variant in grids:
-        shared = [kl for kl in averaged if (variant, kl) in at_kl and (baseline, kl) in at_kl]
-        if variant != baseline and shared:
-            logs = [at_kl[variant, kl] - at_kl[baseline, kl] for kl in shared]
-            means[variant] = np.mean(logs, axis=0), grids[variant].design.union(grids[baseline].design), shared
-    return means
+def _mean_ratio(
+    fits: _Fits, variant: str, baseline: str, averaged: Sequence[float]
+) -> tuple[np.ndarray, list[float]] | None:
+    """Mean log ratio to the baseline over the KLs of `averaged` that both cover, [R], and these KLs; None without."""
+    shared = [kl for kl in averaged if (variant, kl) in fits.at_kl and (baseline, kl) in fits.at_kl]
+    if not shared:
+        return None
+    return np.mean([fits.at_kl[variant, kl] - fits.at_kl[baseline, kl] for kl in shared], axis=0), shared
 
 
 def _ratios(
-    grids: Mapping[str, BetaGrid],
-    peaks: Mapping[str, BetaPeak],
-    at_kl: Mapping[tuple[str, float], np.ndarray],
-    means: Mapping[str, tuple[np.ndarray, Design, list[float]]],
-    baseline: str,
-) -> list[tuple]:
-    """One tuple of _RATIO_COLUMNS per variant and place of comparison."""
-    rows = []
-    for variant in grids:
-        if variant == baseline or baseline not in grids:
-            continue
-        design = grids[variant].design.union(grids[baseline].design)
-        logs: list[tuple[str, float, np.ndarray]] = []
-        if variant in peaks and baseline in peaks:
-            logs.append(("peak", np.nan, peaks[variant].log_beta - peaks[baseline].log_beta))
-        shared = [kl for other, kl in at_kl if other == variant and (baseline, kl) in at_kl]
-        logs += [("kl", kl, at_kl[variant, kl] - at_kl[baseline, kl]) for kl in shared]
-        if variant in means:
-            logs.append(("kl_mean", np.nan, means[variant][0]))
-        for place, kl, values in logs:
-            result = interval(values, design)
-            rows.append((variant, place, kl, *_exp(result), str(result.kind)))
-    return rows
+    fits: _Fits, variant: str, baseline: str, mean: tuple[np.ndarray, list[float]] | None
+) -> list[tuple[object, ...]]:
+    """One tuple of _RATIO_COLUMNS per place of comparison."""
+    logs: list[tuple[str, float, np.ndarray]] = []
+    if variant in fits.peaks and baseline in fits.peaks:
+        logs.append(("peak", np.nan, fits.peaks[variant].log_beta - fits.peaks[baseline].log_beta))
+    shared = [kl for other, kl in fits.at_kl if other == variant and (baseline, kl) in fits.at_kl]
+    logs += [("kl", kl, fits.at_kl[variant, kl] - fits.at_kl[baseline, kl]) for kl in shared]
+    if mean is not None:
+        logs.append(("kl_mean", np.nan, mean[0]))
+    results = [(place, kl, interval(values, fits.design(variant, baseline))) for place, kl, values in logs]
+    return [(variant, place, kl, *_exp(result), str(result.kind)) for place, kl, result in results]
 
 
-def _peak_pairs(grids: Mapping[str, BetaGrid], peaks: Mapping[str, BetaPeak]) -> pd.DataFrame:
+def _peak_pairs(draws: Draws, kls: Sequence[float], fits: _Fits) -> pd.DataFrame:
     columns = ["variant_a", "variant_b", "ratio", "ratio_low", "ratio_high", "kind"]
-    inside = [variant for variant, peak in peaks.items() if peak.side == "none"]
+    inside = [variant for variant, peak in fits.peaks.items() if peak.side == "none"]
+    paired = draws.paired(inside)
+    if paired is not draws:
+        fits = _fit(paired, kls, fits.penalty)
+        inside = [variant for variant in inside if fits.peaks[variant].side == "none"]
     if len(inside) < 2:
         return pd.DataFrame(columns=columns)
-    values = np.stack([peaks[variant].log_beta for variant in inside], axis=1)
-    pairs = compare_all(values, inside, [grids[variant].design for variant in inside])
+    values = np.stack([fits.peaks[variant].log_beta for variant in inside], axis=1)
+    pairs = compare_all(values, inside, [fits.grids[variant].design for variant in inside])
     for name in ("", "_low", "_high"):
         pairs[f"ratio{name}"] = np.exp(pairs[f"difference{name}"])
     return pairs[columns]
 
 
 def _cells(variant: str, grid: BetaGrid) -> pd.DataFrame:
-    gold, kl = interval(grid.gold, grid.design), interval(grid.kl, grid.design)
+    gold, kl = interval(grid.gold, grid.design), log_interval(grid.kl, grid.design)
     groups = grid.groups
     return pd.DataFrame({
         "variant": variant, "strength": groups["strength"], "seeds": groups["seeds"], **gold.columns("gold"),

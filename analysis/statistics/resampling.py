@@ -68,7 +68,8 @@ class VariantReplicates:
 
     Attributes:
         rows: [n] ``strength, seed, step, is_final, kl, gold, gold_se``.
-        kl, gold: [R, n]; KL in nats, never negative; gold in SD units.
+        kl, gold: [R, n]; KL in nats, never negative (a policy at π_ref can measure a little below 0, which counts as
+            0); gold in SD units.
         weight: [R, n], 1 where the row is part of the version, else 0.
     """
 
@@ -101,7 +102,7 @@ class Draws:
 
     Attributes:
         variants, seeds: as in the sweep.
-        rows: ``variant, strength, seed, step, is_final, kl, kl_se, gold, gold_se`` of every checkpoint.
+        rows: ``variant, strength, seed, step, is_final, kl, kl_se, gold, gold_se`` of every checkpoint; kl ≥ 0.
         draws: B.
         noise: the draws of the prompts.
         warnings: sentences.
@@ -117,6 +118,20 @@ class Draws:
     def at_ends(self) -> "Draws":
         """The same without the checkpoints on the way: each cell's start and its last one."""
         return replace(self, rows=self.rows[self.rows["is_final"] | (self.rows["step"] == 0)])
+
+    def paired(self, variants: Iterable[str]) -> "Draws":
+        """Those of `variants` at the seeds that all of them have; itself where all have the same, or none in common.
+
+        Differences between variants are taken of these: a seed that one of two variants lacks would leave its own
+        effect, which cancels in a paired difference, in the other's mean and in the jackknife's values without it.
+        """
+        kept = tuple(variants)
+        rows = self.rows[self.rows["variant"].isin(kept)]
+        seeds = [set(own) for _, own in rows.groupby("variant")["seed"]]
+        common = set.intersection(*seeds) if seeds else set()
+        if not common or all(own == common for own in seeds):
+            return self
+        return replace(self, variants=kept, rows=rows[rows["seed"].isin(common)])
 
     def swept(self, variants: Iterable[str]) -> "Draws":
         """Those of `variants` only, at strengths above 0: what can be a function of log strength."""
@@ -138,7 +153,7 @@ class Draws:
         weight = np.ones(kl.shape)
         if design.seed_count > 1:  # the only seed cannot be left out
             weight[1 : 1 + len(self.seeds)] = seed != every_seed[:, None]
-        return VariantReplicates(rows.reset_index(drop=True), kl, gold, weight, design)
+        return VariantReplicates(rows.reset_index(drop=True), np.maximum(kl, 0), gold, weight, design)
 
     def prompt_means(self, table: np.ndarray, prompt_ids: np.ndarray) -> np.ndarray:
         """Means over prompts of what does not depend on a cell, such as π_ref's samples, in every version.
@@ -182,4 +197,5 @@ def make_draws(sweep: Sweep, rng: np.random.Generator, *, draws: int = DRAWS) ->
     noise, warnings = make_prompt_noise(sweep, draws, rng)
     columns = ["variant", "strength", "seed", "step", "is_final", "kl", "kl_se", "gold", "gold_se"]
     rows = sweep.checkpoints[columns].reset_index(drop=True)
+    rows["kl"] = rows["kl"].clip(lower=0)
     return Draws(sweep.variants, sweep.seeds, rows, draws, noise, warnings)

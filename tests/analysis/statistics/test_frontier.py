@@ -1,5 +1,7 @@
 """Frontiers against known curves, brute-force Pareto sets, closed-form areas and known differences."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from synthetic_draws import QUIET, Noise, simulate
@@ -178,3 +180,80 @@ def test_checkpoints_on_the_way_count_only_if_asked_for():
     assert len(ends.points) == len(everything.points) == len(BETAS) * len(STEPS)
     assert "the last checkpoints" in ends.smoother
     assert "all checkpoints" in everything.smoother
+
+
+def test_the_curve_starts_at_the_origin_and_its_band_has_no_width_there():
+    curve = frontiers(noise=Noise(seed=0.1, prompt=0.4), fit={"ends_only": True}).curves
+    assert curve["kl"].iloc[0] == 0
+    assert abs(curve["gold"].iloc[0]) < 1e-3
+    band = curve["gold_high"] - curve["gold_low"]
+    assert not band.iloc[0] > 1e-3  # NaN where nothing varies at all
+    assert band.iloc[40] > 0.05
+
+
+def moved_to(kls, variants=("logistic",), seeds=3):
+    """Trained policies at the given KLs, one per β."""
+    betas = [1 / (number + 1) for number in range(len(kls))]
+    place = dict(zip(betas, kls, strict=True))
+    return simulate(
+        np.random.default_rng(0), lambda variant, beta, step: place[beta] * step, gao, betas=betas, variants=variants,
+        seeds=seeds, noise=Noise(log_kl=0.01),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("kls", "covered", "lost"),
+    [
+        ((0.3, 0.8, 1.8, 1e6), (0.5, 1.0), 1),  # one far cell says nothing of KL 10
+        ((0.3, 0.8, 1.8, 40.0, 60.0, 1e6), (0.5, 1.0), 3),
+        ((0.3, 0.8, 2.0, 8.0, 30.0), (0.5, 1.0, 2.0, 5.0, 10.0), 0),
+        ((1.5, 3.0, 8.0, 1e6), (2.0, 5.0), 1),  # no policy near the start, and a gap behind
+        ((4.0, 8.0, 16.0), (5.0, 10.0), 0),
+    ],
+)
+def test_gold_is_read_off_only_where_data_lie_near(kls, covered, lost):
+    result = fit_frontiers(moved_to(kls, variants=("logistic", "squared")), ends_only=True)
+    budgets = result.budgets.query("variant == 'logistic'").set_index("kl")
+    assert tuple(budgets.index[budgets["covered"]]) == covered
+    assert sorted(result.pairwise["kl"].unique()) == list(covered)
+    assert budgets["gold"].notna().tolist() == budgets["covered"].tolist()
+    said = [text for text in result.warnings if "no policy between" in text]
+    assert len(said) == (2 if lost else 0)
+    assert all(f"without {3 * lost} policies beyond" in text for text in said)
+    assert result.areas["area"].notna().all()
+
+
+def test_a_policy_at_kl_1e6_moves_nothing_at_small_kl():
+    near, far = (fit_frontiers(moved_to(kls), ends_only=True) for kls in ((0.3, 0.8, 2.0, 5), (0.3, 0.8, 2.0, 5, 1e6)))
+    one, other = (result.smoothed["logistic"].gold(np.array([0.5, 1.0, 2.0]))[0] for result in (near, far))
+    truth = [gao("", kl) for kl in (0.5, 1.0, 2.0)]
+    np.testing.assert_allclose(one, truth, atol=0.15)
+    np.testing.assert_allclose(other, truth, atol=0.15)
+
+
+def test_kl_a_little_below_zero_counts_as_zero():
+    draws = moved_to((0.3, 0.8, 2.0, 5.0))
+    draws.rows.loc[draws.rows["step"] == 0, "kl"] = -1e-4
+    draws.noise.kl[draws.rows["step"] == 0] = -1e-4
+    weak = draws.rows["is_final"] & (draws.rows["strength"] == 1.0)
+    draws.rows.loc[weak, "kl"] = -2e-5
+    draws.noise.kl[weak] = -2e-5
+    result = fit_frontiers(draws)
+    assert np.isfinite(result.curves["gold"]).all()
+    assert (draws.of("logistic").kl >= 0).all()
+
+
+def test_differences_are_over_common_seeds_and_say_so():
+    design = {"variants": ("logistic", "squared", "hinge"), "noise": Noise(seed=0.4, cell=0.01, prompt=0.2)}
+    draws = simulate(np.random.default_rng(0), kl_of, gao, betas=BETAS, seeds=4, **design)
+    whole = draws.rows
+    lacking = replace(draws, rows=whole[~((whole["variant"] == "hinge") & (whole["seed"] == 2))])
+    without = replace(draws, rows=whole[whole["seed"] != 2])
+    result, expected = fit_frontiers(lacking), fit_frontiers(without)
+    np.testing.assert_allclose(result.pairwise["difference"], expected.pairwise["difference"], atol=1e-6)
+    np.testing.assert_allclose(result.pairwise["difference_high"], expected.pairwise["difference_high"], rtol=0.05)
+    assert result.pairwise["difference"].abs().max() < 0.15  # the lacking seed's own effect is not in it
+    assert "Differences between frontiers are over the 3 seeds that all variants have." in result.warnings
+    # What is said of one variant rests on all seeds that it has.
+    own = [fit_frontiers(each).smoothed["logistic"].design.seed_count for each in (lacking, without)]
+    assert own == [4, 3]

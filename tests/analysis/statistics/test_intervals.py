@@ -1,10 +1,12 @@
 """Intervals against analysis of variance, scipy's t tests, and simulated coverage."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy import stats
 
-from analysis.statistics.intervals import KINDS, compare_all, interval
+from analysis.statistics.intervals import KINDS, compare_all, interval, log_interval
 from analysis.statistics.resampling import Design
 
 
@@ -207,3 +209,52 @@ def test_one_seed_compares_over_prompts_and_says_so():
     expected = stats.ttest_rel(tables[0, 0], tables[1, 0]).confidence_interval(0.95)
     assert (row["difference_low"], row["difference_high"]) == pytest.approx(tuple(expected), abs=0.02)
     assert row["kind"] == "simultaneous_prompts"
+
+
+def test_logarithmic_intervals_are_scipys_of_the_logs_and_never_below_zero():
+    rng = np.random.default_rng(3)
+    means = np.exp(rng.normal(0, 1.5, 3))
+    values, design = mean_replicates(np.repeat(means[:, None], 20, axis=1), rng)
+    plain, logs = interval(values, design), log_interval(values, design)
+    assert plain.low < 0 < logs.low < logs.estimate < logs.high
+    assert logs.estimate == pytest.approx(means.mean())
+    # By hand: jackknife of the log of the mean.
+    without = np.log([np.delete(means, seed).mean() for seed in range(3)])
+    half = stats.t.ppf(0.975, 2) * np.sqrt(2 / 3 * ((without - without.mean()) ** 2).sum())
+    assert np.log([logs.low, logs.high]) == pytest.approx([np.log(means.mean()) - half, np.log(means.mean()) + half])
+    assert logs.kind == "seeds"
+
+
+@pytest.mark.parametrize("value", [0.0, -1e-5])
+def test_a_kl_of_nothing_has_no_logarithmic_interval(value):
+    values, design = mean_replicates(np.full((3, 10), value), np.random.default_rng(0))
+    result = log_interval(values, design)
+    assert (float(result.estimate), str(result.kind)) == (pytest.approx(value), "none")
+    assert np.isnan([result.low, result.high, result.se]).all()
+
+
+def test_variants_with_other_seeds_have_no_interval_of_their_difference():
+    rng = np.random.default_rng(0)
+    values, designs = loss_replicates(rng.normal(0, 1, (2, 3, 20)), rng)
+    designs[1] = replace(designs[1], seeds_used=np.array([True, True, False]))
+    row = compare_all(values, ["a", "b"], designs).iloc[0]
+    assert np.isnan(row["difference_low"])
+    assert row["kind"] == "none"
+
+
+@pytest.mark.parametrize(("seeds", "prompts", "samples"), [(3, 64, 4), (10, 64, 4)])
+def test_coverage_of_paired_differences_with_several_samples_per_prompt(seeds, prompts, samples):
+    """Two variants on the same prompts and seeds: both effects cancel, and their variance is not in the interval."""
+    rng = np.random.default_rng([seeds, samples])
+    hits, halves = [], []
+    for _ in range(500):
+        shared = rng.normal(0, 0.3, (seeds, 1)) + rng.normal(0, 0.5, prompts)
+        own = rng.normal(0, 0.05, (2, 1, prompts)) + rng.normal(0, 0.9 / np.sqrt(samples), (2, seeds, prompts))
+        values, designs = loss_replicates(shared + rng.normal(0, 0.02, (2, seeds, 1)) + own, rng, draws=100)
+        result = interval(values[:, 0] - values[:, 1], designs[0].union(designs[1]))
+        hits.append(result.low <= 0 <= result.high)
+        halves.append(result.se)
+    variance = 2 * (0.02**2 / seeds + 0.05**2 / prompts + 0.9**2 / samples / seeds / prompts)
+    # 500 repetitions: standard error 0.01.
+    assert 0.93 <= np.mean(hits) <= 0.98
+    assert np.mean(np.square(halves)) == pytest.approx(variance, rel=0.2)

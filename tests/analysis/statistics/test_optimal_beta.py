@@ -1,5 +1,7 @@
 """Optimal β against parabolas and power laws with known answers, and simulated coverage."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -186,3 +188,31 @@ def test_coverage_of_the_peak_and_of_the_ratio_at_equal_kl():
             ratio = result.ratios[result.ratios["at"] == place].iloc[0]
             hits[name].append(ratio["ratio_low"] <= 0.5 <= ratio["ratio_high"])
     assert {name: np.mean(found) >= 0.88 for name, found in hits.items()} == dict.fromkeys(hits, True)
+
+
+def test_ratios_are_over_the_seeds_that_both_variants_have():
+    """A seed that moves all its policies far cancels in a ratio, but only where both variants have it."""
+    rng = np.random.default_rng(0)
+    draws = simulate(rng, kl_of, parabola, variants=("logistic", "squared"), betas=BETAS, seeds=4)
+    seed = draws.rows["seed"] == 2
+    draws.rows.loc[seed, "kl"] *= 5
+    draws.noise.kl[seed] *= 5
+    whole = draws.rows
+    lacking = replace(draws, rows=whole[~(seed & (whole["variant"] == "squared"))])
+    result, expected = (
+        find_optimal_betas(each, budgets=(2.0, 4.0)) for each in (lacking, replace(draws, rows=whole[~seed]))
+    )
+    columns = ["ratio", "ratio_low", "ratio_high"]
+    at_kl = [each.ratios[each.ratios["at"] != "peak"][columns] for each in (result, expected)]
+    np.testing.assert_allclose(*at_kl, rtol=0.02)
+    np.testing.assert_allclose(result.matched["squared"][0][0], np.log(at_kl[1]["ratio"].iloc[-1]), rtol=1e-6)
+    np.testing.assert_allclose(result.peak_pairs["ratio"], expected.peak_pairs["ratio"], rtol=0.02)
+    # What is said of one variant rests on all its seeds.
+    assert result.table.set_index("variant")["seeds"].to_dict() == {"logistic": 4, "squared": 3}
+
+
+def test_kl_of_cells_has_no_interval_below_zero():
+    draws = simulate(np.random.default_rng(1), kl_of, parabola, betas=BETAS, seeds=2, noise=Noise(log_kl=1.5))
+    cells = find_optimal_betas(draws).cells
+    assert (cells["kl_low"] > 0).all()
+    assert (cells["kl_high"] > cells["kl"]).all()
