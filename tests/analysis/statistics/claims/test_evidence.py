@@ -10,7 +10,7 @@ import pytest
 from synthetic_claims import RULES, draw
 from synthetic_runs import Truth, add_external, cell_name, write_sweep
 
-from analysis.data.load import load_sweep
+from analysis.data.load import RefusedSweep, load_sweep
 from analysis.report.__main__ import main
 from analysis.statistics.analyze import analyze
 from analysis.statistics.claims import (
@@ -93,7 +93,9 @@ def test_a_cell_that_is_planned_under_two_names_counts_for_nothing(sweep_dir):
     first = next(row for row in plan["cells"] if row["cell"] == cell_name("squared", 0.1, 0))
     copy = sweep_dir / f"{first['cell']},again"
     shutil.copytree(sweep_dir / first["cell"], copy)
-    rows = [json.loads(line) | {"cell_id": "another"} for line in (copy / records.RECORDS_FILE).read_text().splitlines()]
+    rows = [
+        json.loads(line) | {"cell_id": "another"} for line in (copy / records.RECORDS_FILE).read_text().splitlines()
+    ]
     (copy / records.RECORDS_FILE).write_text("".join(json.dumps(row) + "\n" for row in rows))
     records.write_json(sweep_dir / records.PLAN_FILE, plan | {"cells": [*plan["cells"], first | {"cell": copy.name}]})
     found = " ".join(obstacles(sweep_dir))
