@@ -40,14 +40,20 @@ class SharedInputs(NamedTuple):
     label_probability: float
 
 
+class Start(NamedTuple):
+    """π_ref as step 0 of a cell measures it: its fresh samples, and its view of the held-out pairs."""
+
+    sampled: SampleEvaluation
+    on_pairs: PairLogProbs
+
+
 class InputCache:
     """Inputs of the cells of one worker. It holds one set of data: another one takes its place and its memory."""
 
     def __init__(self) -> None:
         self._key: tuple[object, ...] | None = None
         self._shared: SharedInputs | None = None
-        self._starts: OrderedDict[tuple[object, ...], SampleEvaluation] = OrderedDict()
-        self._starts_on_pairs: dict[tuple[object, ...], PairLogProbs] = {}
+        self._starts: OrderedDict[tuple[object, ...], Start] = OrderedDict()
 
     def shared(self, prepared: Prepared, config: CellConfig) -> SharedInputs:
         """Load what `prepared` names, verified, or return it from memory.
@@ -64,42 +70,37 @@ class InputCache:
             self._shared, self._key = _load(prepared, device, config.logits_mib), key
         return self._shared
 
-    def start(self, prepared: Prepared, config: CellConfig) -> SampleEvaluation:
-        """π_ref, measured on the samples of step 0, which cells that differ in loss or β only have in common."""
-        shared = self.shared(prepared, config)
-        key = (config.seed, config.world.max_new_tokens, config.evaluation.batch_size, config.cpu_threads)
+    def start(self, prepared: Prepared, config: CellConfig) -> Start:
+        """π_ref at step 0, which cells that differ in loss or β only have in common.
+
+        That a cell's policy is the copy of π_ref that this stands for is seen in its first training loss.
+        """
+        shared, batch_size = self.shared(prepared, config), config.evaluation.batch_size
+        key = (config.seed, config.world.max_new_tokens, config.length_normalized, batch_size, config.cpu_threads)
         if key not in self._starts:
-            self._starts[key] = evaluate_samples(
-                shared.reference,
-                shared.gold,
-                shared.standardization,
-                shared.evaluation,
-                step=0,
-                uniforms=evaluation_uniforms(config, 0),
-                batch_size=config.evaluation.batch_size,
+            on = shared.evaluation
+            self._starts[key] = Start(
+                evaluate_samples(
+                    shared.reference,
+                    shared.gold,
+                    shared.standardization,
+                    on,
+                    step=0,
+                    uniforms=evaluation_uniforms(config, 0),
+                    batch_size=batch_size,
+                ),
+                evaluate_held_out(
+                    shared.reference, on.held_out, length_normalized=config.length_normalized, batch_size=batch_size
+                ),
             )
             if len(self._starts) > _STARTS:
                 self._starts.popitem(last=False)
         return self._starts[key]
 
-    def start_on_pairs(self, prepared: Prepared, config: CellConfig) -> PairLogProbs:
-        """π_ref on the held-out pairs, which every cell starts from."""
-        shared = self.shared(prepared, config)
-        key = (config.length_normalized, config.evaluation.batch_size, config.cpu_threads)
-        if key not in self._starts_on_pairs:
-            self._starts_on_pairs[key] = evaluate_held_out(
-                shared.reference,
-                shared.evaluation.held_out,
-                length_normalized=config.length_normalized,
-                batch_size=config.evaluation.batch_size,
-            )
-        return self._starts_on_pairs[key]
-
     def clear(self) -> None:
         """Forget everything and give its memory back."""
         self._key = self._shared = None
         self._starts.clear()
-        self._starts_on_pairs.clear()
         gc.collect()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()

@@ -13,7 +13,8 @@ from bench.cells.evaluation import (
     held_out_metrics,
     held_out_table,
 )
-from bench.cells.inputs import InputCache, evaluation_uniforms
+from bench.cells.inputs import InputCache, Start, evaluation_uniforms
+from bench.data.pairs import PairLogProbs
 from bench.data.prepared import Prepared
 from bench.losses import Loss, resolve_loss
 from bench.methods.trainer import NonFiniteLoss
@@ -55,17 +56,8 @@ class Measurement:
             RuntimeError: at step 0, the policy does not measure as the copy of π_ref that it is.
         """
         config = self._cell.config
-        if step == 0:
-            sampled = self._cache.start(self._prepared, config)
-            on_pairs = self._cache.start_on_pairs(self._prepared, config)
-        else:
-            sampled = self._sample(step, policy)
-            on_pairs = evaluate_held_out(
-                policy,
-                self._shared.evaluation.held_out,
-                length_normalized=config.length_normalized,
-                batch_size=config.evaluation.batch_size,
-            )
+        start = self._cache.start(self._prepared, config) if step == 0 else None
+        sampled, on_pairs = start or Start(self._sample(step, policy), self._on_pairs(policy))
         measured = {**sampled.metrics, **held_out_metrics(on_pairs, self._loss, config.beta)}
         if recent:
             measured["train_loss"] = sum(each.loss for each in recent) / len(recent)
@@ -87,6 +79,14 @@ class Measurement:
             step=step,
             uniforms=evaluation_uniforms(config, step),
             batch_size=config.evaluation.batch_size,
+        )
+
+    def _on_pairs(self, policy: Policy) -> PairLogProbs:
+        return evaluate_held_out(
+            policy,
+            self._shared.evaluation.held_out,
+            length_normalized=self._cell.config.length_normalized,
+            batch_size=self._cell.config.evaluation.batch_size,
         )
 
     def _record(self, step: int, measured: dict[str, Any], wall_s: float) -> CheckpointRecord:

@@ -13,6 +13,7 @@ from running import run
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import bench.cells.folder
+import bench.cells.saving
 from bench import records
 from bench.cells.run import Stopped
 from bench.cells.saving import ORIGIN_FILE, SavedPolicies
@@ -159,9 +160,10 @@ class Killed(BaseException):
 @pytest.mark.parametrize(
     ("mode", "when"), [("best", "half written"), ("best", "before the record"), ("all", "before the record")]
 )
-def test_a_cell_that_was_killed_while_it_saved_saves_it_again(make_cell, smooth, monkeypatch, mode, when):
-    """At step 8, which is the best after others."""
-    cell = make_cell(save=mode, seed=2, **UNDECIDED, **{"resume.every": 1})
+def test_a_cell_that_was_killed_while_it_saved_saves_it_again(make_cell, monkeypatch, mode, when):
+    """At step 8, which is made the best after others."""
+    monkeypatch.setattr(bench.cells.saving, "selection_gold", lambda samples: samples["step"].iloc[0])
+    cell = make_cell(save=mode, **UNDECIDED, **{"resume.every": 1})
     save, append = Policy.save, bench.cells.folder.append_record
 
     def half(policy, directory):
@@ -183,5 +185,5 @@ def test_a_cell_that_was_killed_while_it_saved_saves_it_again(make_cell, smooth,
         with pytest.raises(Killed):
             run(cell)
     finished(cell)
-    assert files_of(cell) == smooth(mode, 2)
+    assert files_of(cell) == files_of(finished(make_cell("smooth", save=mode, **UNDECIDED)))
     assert not list(cell.directory.glob(".policy*"))

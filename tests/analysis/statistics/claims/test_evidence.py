@@ -10,7 +10,7 @@ import pytest
 from synthetic_claims import RULES, draw
 from synthetic_runs import Truth, add_external, cell_name, write_sweep
 
-from analysis.data.load import load_sweep
+from analysis.data.load import RefusedSweep, load_sweep
 from analysis.report.__main__ import main
 from analysis.statistics.analyze import analyze
 from analysis.statistics.claims import (
@@ -74,19 +74,32 @@ def test_one_failed_cell(sweep_dir):
     assert found[1] == "1 pairs of variant and strength lack a seed, such as squared at 0.1: seed 2"
 
 
-@pytest.mark.parametrize("says_its_seed", [False, True])
-def test_a_copied_cell_is_not_another_seed(sweep_dir, says_its_seed):
+def test_a_copied_cell_is_not_another_seed(sweep_dir):
+    """One that says to be another cell; others are refused when they are read."""
     first, copy = (sweep_dir / cell_name("squared", 0.1, seed) for seed in (0, 2))
+    ids = [json.loads((each / records.RECORDS_FILE).read_text().splitlines()[0])["cell_id"] for each in (first, copy)]
     for name in (records.RECORDS_FILE, records.SAMPLES_FILE):
         shutil.copy(first / name, copy / name)
-    if says_its_seed:
-        rows = [json.loads(line) | {"seed": 2} for line in (copy / records.RECORDS_FILE).read_text().splitlines()]
-        (copy / records.RECORDS_FILE).write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with pytest.raises(RefusedSweep, match="seed = 0 at step 0, but 2 in the plan"):
+        load_sweep(sweep_dir)
+    text = (copy / records.RECORDS_FILE).read_text().replace('"seed": 0', '"seed": 2').replace(*ids)
+    (copy / records.RECORDS_FILE).write_text(text)
     found = " ".join(obstacles(sweep_dir))
-    if says_its_seed:
-        assert "2 cells of different seeds are copies of each other, such as squared at 0.1, seed 0 and" in found
-    else:
-        assert "2 cells repeat a variant, strength and seed, such as squared at 0.1, seed 0" in found
+    assert "2 cells of different seeds are copies of each other, such as squared at 0.1, seed 0 and" in found
+
+
+def test_a_cell_that_is_planned_under_two_names_counts_for_nothing(sweep_dir):
+    plan = records.read_plan(sweep_dir)
+    first = next(row for row in plan["cells"] if row["cell"] == cell_name("squared", 0.1, 0))
+    copy = sweep_dir / f"{first['cell']},again"
+    shutil.copytree(sweep_dir / first["cell"], copy)
+    rows = [
+        json.loads(line) | {"cell_id": "another"} for line in (copy / records.RECORDS_FILE).read_text().splitlines()
+    ]
+    (copy / records.RECORDS_FILE).write_text("".join(json.dumps(row) + "\n" for row in rows))
+    records.write_json(sweep_dir / records.PLAN_FILE, plan | {"cells": [*plan["cells"], first | {"cell": copy.name}]})
+    found = " ".join(obstacles(sweep_dir))
+    assert "2 cells repeat a variant, strength and seed, such as squared at 0.1, seed 0" in found
 
 
 def test_imported_policies_stand_against_nothing(sweep_dir):
