@@ -68,12 +68,12 @@ def test_optimal_beta_table_without_the_baseline(draws):
 
 
 def test_frontier_table(draws):
-    frontiers = fit_frontiers(draws, budgets=(10.0, 0.5, 5000.0))
+    frontiers = fit_frontiers(draws, budgets=(10.0, 5.0, 5000.0))
     table = frontier_frame(frontiers).set_index("variant")
     assert table.index.tolist() == list(STRENGTH)
     budgets = frontiers.budgets.set_index(["variant", "kl"])
     for variant in STRENGTH:
-        for kl in (0.5, 10.0):
+        for kl in (5.0, 10.0):
             for suffix in ("", "_low", "_high"):
                 assert table.loc[variant, f"gold_at_{kl:g}{suffix}"] == budgets.loc[(variant, kl), f"gold{suffix}"]
     assert table["gold_at_5000"].isna().all()
@@ -81,4 +81,4 @@ def test_frontier_table(draws):
     assert (table["common_kl"] == frontiers.common_kl).all()
     for name in ("mean_gold", "mean_gold_low", "mean_gold_high", "kind"):
         assert table[name].tolist() == areas.loc[table.index, name].tolist()
-    assert list(table.columns[:3]) == ["gold_at_0.5", "gold_at_0.5_low", "gold_at_0.5_high"]
+    assert list(table.columns[:3]) == ["gold_at_5", "gold_at_5_low", "gold_at_5_high"]
