@@ -11,7 +11,7 @@ SWEEP ?= $(or $(patsubst sweep=%,%,$(filter sweep=%,$(ARGS))),frontier)
 SMOKE_SWEEP := $(or $(patsubst sweep=%,%,$(filter sweep=%,$(ARGS))),smoke)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup sweep smoke report pictures world test test-gpu test-full check format sync lock clean
+.PHONY: help setup sweep smoke report pictures world test test-gpu bench test-full check format sync lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -55,6 +55,10 @@ test: $(INSTALLED) ## the default tests: minutes, no network, no GPU
 test-gpu: $(INSTALLED) ## tests on a CUDA device, then step times and memory of larger policies
 	@$(PY) -m pytest -m gpu tests/gpu
 	@$(PY) -m benchmarks.gpu
+
+bench: $(INSTALLED) ## times of a warm cell and its parts, and of cells beside TRL's DPOTrainer
+	@$(PY) benchmarks/cell.py
+	@$(PY) benchmarks/trl.py
 
 test-full: $(INSTALLED) ## all tests, slow ones too
 	@$(PY) -m pytest --numprocesses 2 --dist worksteal
