@@ -60,13 +60,13 @@ def build_report(
         with ThreadPoolExecutor(1) as pool:
             executed = pool.submit(execute_notebooks, sweeps[0].path, draft) if notebooks else None
             views = analyze_views(sweeps, seed=seed, ends_only=ends_only, rules=rules)
-            _write_views(views, draft, executed)
+            _write_views(views, draft, executed, output)
         (draft / SOURCES_FILE).write_text(f"{sources}\n", encoding="utf-8")
         _replace(output, draft, Path(scratch) / "replaced")
     return output / PAGE
 
 
-def _write_views(views: Mapping[str, Analysis], draft: Path, executed: Future | None) -> None:
+def _write_views(views: Mapping[str, Analysis], draft: Path, executed: Future | None, output: Path) -> None:
     # The first view's files lie where a reader of one sweep expects them, each further view's in a folder of its own.
     folders = {title: _slug(title) if number else "." for number, title in enumerate(views)}
     figures: dict[str, dict[str, ReportFigure]] = {}
@@ -89,7 +89,7 @@ def _write_views(views: Mapping[str, Analysis], draft: Path, executed: Future | 
     if executed is not None:
         downloads += [(path.name, path.name) for path in executed.result()]
     paths = {title: f"{folder}/figures".removeprefix("./") for title, folder in folders.items()}
-    (draft / PAGE).write_text(render_page(views, figures, paths, downloads), encoding="utf-8")
+    (draft / PAGE).write_text(render_page(views, figures, paths, downloads, output), encoding="utf-8")
 
 
 def _slug(title: str) -> str:

@@ -5,8 +5,11 @@ counted in ``note`` and said there; statistics are always made from all records.
 """
 
 import json
+import os
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import numpy as np
 import pandas as pd
@@ -31,8 +34,12 @@ _POINT_COLUMNS = {
 }  # fmt: skip
 
 
-def page_data(views: Mapping[str, Analysis]) -> dict[str, Any]:
-    """Everything that the page's scripts need, for every view (a sweep at one setting) by its title."""
+def page_data(views: Mapping[str, Analysis], output: Path | None = None) -> dict[str, Any]:
+    """Everything that the page's scripts need, for every view (a sweep at one setting) by its title.
+
+    Args:
+        output: the report's directory, which links to cells' files are relative to; without it there are none.
+    """
     styles = variant_styles(variant for analysis in views.values() for variant in analysis.sweep.variants)
     index = {variant: k for k, variant in enumerate(styles)}
     pool = TextPool()
@@ -47,7 +54,7 @@ def page_data(views: Mapping[str, Analysis]) -> dict[str, Any]:
             }
             for variant, style in styles.items()
         ],
-        "sweeps": [_view(title, analysis, index, pool, len(views)) for title, analysis in views.items()],
+        "sweeps": [_view(title, analysis, index, pool, len(views), output) for title, analysis in views.items()],
         "texts": pool.texts,
     }
 
@@ -70,7 +77,9 @@ def numbers(values: Iterable[float]) -> list[float | int | None]:
     return [float(f"{value:.5g}") if np.isfinite(value) else None for value in array.astype(float)]
 
 
-def _view(title: str, analysis: Analysis, index: dict[str, int], pool: TextPool, views: int) -> dict[str, Any]:
+def _view(
+    title: str, analysis: Analysis, index: dict[str, int], pool: TextPool, views: int, output: Path | None
+) -> dict[str, Any]:
     sweep = analysis.sweep
     steps = len(sweep.checkpoints) / len(sweep.final)
     ordered = sweep.final.assign(variant=sweep.final["variant"].map(index)).sort_values(
@@ -89,6 +98,8 @@ def _view(title: str, analysis: Analysis, index: dict[str, int], pool: TextPool,
         "strength_name": sweep.strength_name,
         "strengths": numbers(np.sort(analysis.optimal_betas.cells["strength"].unique())),
         "points": _points(points, index, texts),
+        "folder": None if output is None else quote(os.path.relpath(sweep.path.resolve(), output.resolve())),
+        "cell_names": points["cell"].drop_duplicates().tolist(),
         "hover_prompts": list(texts.prompts),
         "curves": _by_variant(analysis.frontiers.curves, index, ("kl", "gold", "gold_low", "gold_high")),
         "reference_lines": [] if analysis.ceiling is None else _reference_lines(analysis.ceiling),
@@ -105,6 +116,7 @@ def _view(title: str, analysis: Analysis, index: dict[str, int], pool: TextPool,
 def _points(points: pd.DataFrame, index: dict[str, int], texts: ShownTexts) -> dict[str, Any]:
     columns: dict[str, Any] = {name: numbers(points[column]) for name, column in _POINT_COLUMNS.items()}
     columns["variant"] = points["variant"].map(index).tolist()
+    columns["cell"] = pd.factorize(points["cell"])[0].tolist()
     columns["final"] = points["is_final"].astype(int).tolist()
     empty = (None,) * HOVER_PROMPTS
     shown = [texts.by_checkpoint.get(key, empty) for key in zip(points["cell"], points["step"], strict=True)]

@@ -60,6 +60,7 @@ def render_page(
     figures: Mapping[str, Mapping[str, ReportFigure]],
     figure_paths: Mapping[str, str],
     downloads: list[tuple[str, str]],
+    output: Path | None = None,
 ) -> str:
     """The whole page as HTML.
 
@@ -68,12 +69,13 @@ def render_page(
         figures: of each view, by name.
         figure_paths: directory of each view's figures, relative to the page.
         downloads: names and relative paths of further files.
+        output: the report's directory, for links to the cells' files.
     """
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES), autoescape=True, undefined=jinja2.StrictUndefined,
         trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
-    data = page_data(views)
+    data = page_data(views, output)
     contexts = []
     for (title, analysis), view_data in zip(views.items(), data["sweeps"], strict=True):
         paths = {

@@ -1,6 +1,6 @@
 // State shared by all plots, theme, and small DOM helpers. Text enters the page through textContent only.
 const DATA = JSON.parse(document.getElementById("report-data").textContent);
-const state = { sweep: 0, isolated: null, x: "sqrt", y: "gold", checkpoints: "all", strength: null, training: 0 };
+const state = { sweep: 0, isolated: null, x: "sqrt", y: "gold", checkpoints: "all", lines: "smooth", strength: null, training: 0 };
 const redraws = [];
 
 
@@ -52,9 +52,13 @@ function faded(variant, opacity) {
   return `rgba(${value >> 16}, ${(value >> 8) & 255}, ${value & 255}, ${opacity})`;
 }
 
+// A phone has no room for a title that says everything, nor for labels beside a line's end.
+const isNarrow = () => innerWidth < 500;
+
 function axis(title, extra = {}) {
+  const text = isNarrow() ? title.replace(", nats per sequence", " (nats)").replace(", SD of π_ref", " (SD)") : title;
   return {
-    title: { text: title, standoff: 8 }, gridcolor: variable("--grid"), linecolor: variable("--line"),
+    title: { text, standoff: 8, font: { size: isNarrow() ? 11.5 : 13 } }, gridcolor: variable("--grid"), linecolor: variable("--line"),
     zeroline: false, ticks: "outside", tickcolor: variable("--line"), ticklen: 4, automargin: true, ...extra,
   };
 }

@@ -26,9 +26,23 @@ function referenceTraces() {
 function referenceLabels() {
   if (state.y !== "gold") return [];
   return sweep().reference_lines.map(({ name, kl, gold }, k) => ({
-    x: xValue(kl.at(-1)), y: gold.at(-1), text: name, showarrow: false, xanchor: "left", yanchor: k ? "top" : "bottom",
-    xshift: 4, bgcolor: variable("--panel"), opacity: 0.9, font: { size: 11.5, color: variable("--reference") },
+    x: xValue(kl.at(-1)), y: gold.at(-1), text: name, showarrow: false, xanchor: isNarrow() ? "right" : "left",
+    yanchor: k ? "top" : "bottom", xshift: isNarrow() ? -4 : 4, bgcolor: variable("--panel"), opacity: 0.9, font: { size: 11.5, color: variable("--reference") },
   }));
+}
+
+// Each seed's trained policies, joined in the order of their KL: how far runs of one variant lie apart.
+function seedTraces(variant) {
+  const { points } = sweep();
+  const final = pointIndices(variant, (p, i) => p.final[i] === 1);
+  return [...new Set(final.map((i) => points.seed[i]))].map((seed) => {
+    const own = final.filter((i) => points.seed[i] === seed).sort((a, b) => points.kl[a] - points.kl[b]);
+    return {
+      type: "scatter", mode: "lines", hoverinfo: "skip", name: DATA.variants[variant].name,
+      x: own.map((i) => xValue(points.kl[i])), y: own.map((i) => points[state.y][i]),
+      line: { color: faded(variant, 0.45), width: 1 },
+    };
+  });
 }
 
 // Room for points and lines; a band that is wide because few seeds reach so far may leave the plot.
@@ -49,7 +63,8 @@ function drawFrontier() {
     const curve = curves[variant];
     const size = curve ? 7 : 11; // a policy that no line leads to would be overlooked
     traces.push(pointsTrace(variant, pointIndices(variant, keep), (p, i) => xValue(p.kl[i]), (p, i) => p[state.y][i], size));
-    if (curve && state.y === "gold") traces.push(...bandTraces(variant, curve));
+    if (state.lines === "seeds") traces.push(...seedTraces(variant));
+    else if (curve && state.y === "gold") traces.push(...bandTraces(variant, curve));
   }
   const kl = state.x === "sqrt" ? sqrtKlAxis() : axis("KL, nats per sequence", { rangemode: "tozero" });
   const figure = layout(kl, axis(Y_TITLES[state.y], { range: yRange(traces) }));
@@ -57,7 +72,7 @@ function drawFrontier() {
 }
 
 function setUpFrontier() {
-  for (const name of ["x", "y", "checkpoints"]) {
+  for (const name of ["x", "y", "checkpoints", "lines"]) {
     for (const input of document.querySelectorAll(`input[name="${name}"]`)) {
       input.addEventListener("change", () => update({ [name]: input.value }));
     }

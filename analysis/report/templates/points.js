@@ -50,6 +50,26 @@ function showCard(index, x, y) {
   card.style.top = `${Math.max(8, Math.min(y - 20, innerHeight - height - 8))}px`;
 }
 
+// The clicked point's files, which lie beside the report, and its samples where the browser below has them.
+function showLinks(index) {
+  const { points, cell_names: names, folder, samples } = sweep();
+  const name = names[points.cell[index]];
+  const line = byId("point-links");
+  line.replaceChildren(`${name}, step ${points.step[index]}: `);
+  const links = folder === null ? [] : ["config.yaml", "records.jsonl", "samples.parquet"];
+  for (const file of links) {
+    line.append(element("a", { href: `${folder}/${encodeURIComponent(name)}/${file}` }, file), " · ");
+  }
+  const place = samples.findIndex((cell) => cell.name === name);
+  if (place < 0) return line.append("its samples are not among those below");
+  const link = element("a", { href: "#samples" }, "samples");
+  link.addEventListener("click", () => {
+    byId("cell").value = place;
+    showSamples();
+  });
+  line.append(link);
+}
+
 // Hover, click to isolate, and arrow keys that walk the visible checkpoints from left to right.
 function makeInteractive(plot) {
   plot.on("plotly_hover", ({ points: [point], event }) => {
@@ -57,7 +77,9 @@ function makeInteractive(plot) {
   });
   plot.on("plotly_unhover", () => (byId("card").hidden = true));
   plot.on("plotly_click", ({ points: [point] }) => {
-    if (point?.customdata !== undefined) isolate(sweep().points.variant[point.customdata]);
+    if (point?.customdata === undefined) return;
+    showLinks(point.customdata);
+    isolate(sweep().points.variant[point.customdata]);
   });
   plot.addEventListener("blur", () => (byId("card").hidden = true));
   plot.addEventListener("keydown", (event) => {

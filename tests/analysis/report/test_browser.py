@@ -2,6 +2,8 @@
 
 import json
 import shutil
+from pathlib import Path
+from urllib.parse import unquote
 
 import pytest
 from synthetic_runs import Truth, write_sweep
@@ -254,6 +256,44 @@ def test_a_phone_scrolls_in_one_direction_only(open_report):
         }).map((node) => node.outerHTML.slice(0, 80))"""
     )
     assert outside == []
+
+
+def test_titles_of_axes_fit_a_phone(open_report):
+    page = open_report({"width": 400, "height": 800})
+    outside = page.evaluate(
+        """() => {
+            const plot = document.getElementById("frontier-plot").getBoundingClientRect();
+            return [...document.querySelectorAll("#frontier-plot .g-xtitle, #frontier-plot .g-ytitle, "
+                + "#frontier-plot .annotation-text")].filter((node) => {
+                const box = node.getBoundingClientRect();
+                return box.left < plot.left - 1 || box.right > plot.right + 1 || box.bottom > plot.bottom + 1;
+            }).map((node) => node.textContent);
+        }"""
+    )
+    assert outside == []
+
+
+def test_a_clicked_point_leads_to_its_files_and_samples(open_report, analysis, hostile_sweep_dir):
+    page = open_report()
+    x, y, index = place_of_point(page, "squared")
+    page.mouse.click(x, y)
+    links = page.locator("#point-links a")
+    cell = analysis.sweep.checkpoints["cell"].iloc[index]
+    assert cell in page.locator("#point-links").inner_text()
+    assert links.all_inner_texts() == ["config.yaml", "records.jsonl", "samples.parquet", "samples"]
+    path = page.evaluate("() => new URL(document.querySelector('#point-links a').href).pathname")
+    assert Path(unquote(path)) == hostile_sweep_dir / cell / "config.yaml"
+    links.last.click()
+    assert page.locator("#cell").evaluate("select => select.selectedOptions[0].label") == cell
+
+
+def test_lines_of_each_seed_on_demand(open_report, analysis):
+    page = open_report()
+    lines = "() => document.getElementById('frontier-plot').data.filter(t => t.mode === 'lines' && !t.fill).length"
+    before = page.evaluate(lines)
+    page.get_by_text("each seed").click()
+    smoothed = len(analysis.frontiers.smoothed)
+    assert page.evaluate(lines) == before - smoothed + 3 * 2, "three variants, two seeds"
 
 
 def test_theme_follows_the_system_and_the_button_and_plots_follow_the_theme(open_report):

@@ -3,6 +3,7 @@
 import json
 import shutil
 from dataclasses import replace
+from urllib.parse import unquote
 
 import numpy as np
 import pandas as pd
@@ -87,6 +88,15 @@ def test_reading_in_parts_changes_nothing(analysis, monkeypatch):
     whole = collect_texts(analysis.sweep, cells, TextPool(), browsable=4, rows=5)
     monkeypatch.setattr("analysis.data.sample_texts._CELLS_PER_READ", 7)
     assert collect_texts(analysis.sweep, cells, TextPool(), browsable=4, rows=5) == whole
+
+
+def test_points_know_their_cells_and_where_its_files_are(analysis, tmp_path):
+    (view,) = page_data({"small": analysis}, analysis.sweep.path / "report")["sweeps"]
+    names = [view["cell_names"][place] for place in view["points"]["cell"]]
+    assert names == analysis.sweep.checkpoints["cell"].tolist()
+    assert view["folder"] == ".."
+    (elsewhere,) = page_data({"small": analysis}, tmp_path / "a b" / "report")["sweeps"]
+    assert (tmp_path / "a b" / "report" / unquote(elsewhere["folder"])).resolve() == analysis.sweep.path.resolve()
 
 
 def test_a_sweep_without_samples_says_so(analysis, tmp_path):
