@@ -96,8 +96,8 @@ def _markers_by_seed(ax: Axes, checkpoints: pd.DataFrame, style: VariantStyle) -
 def draw_ceiling(ax: Axes, ceiling: Ceiling, *, label: bool) -> None:
     """Best-of-n and the trusted part of the KL-constrained optimum as gray lines, named at their ends."""
     trusted = ceiling.tilted[ceiling.tilted["trusted"]].sort_values("kl")
-    lines = (("KL-constrained optimum", trusted, (0, (5, 2)), "bottom"),
-             ("best of n", ceiling.best_of_n, (0, (1, 1.5)), "top"))  # fmt: skip
+    lines = (("KL-constrained optimum", trusted, (0, (5, 2)), "right"),
+             ("best of n", ceiling.best_of_n, (0, (1, 1.5)), "left"))  # fmt: skip
     for name, line, dashes, side in lines:
         if line.empty:
             continue
@@ -106,8 +106,8 @@ def draw_ceiling(ax: Axes, ceiling: Ceiling, *, label: bool) -> None:
         if label:
             end = line.iloc[-1]
             ax.annotate(
-                name, (end["kl"], end["gold"]), xytext=(4, 0), textcoords="offset points",
-                va=side, color=REFERENCE_COLOR, fontsize="small",
+                name, (end["kl"], end["gold"]), xytext=(4 if side == "left" else -4, 0), textcoords="offset points",
+                ha=side, va="center", color=REFERENCE_COLOR, fontsize="small",
                 path_effects=[withStroke(linewidth=2.5, foreground="white")],
             )  # fmt: skip
 

@@ -41,7 +41,11 @@ def simulate(truth: Truth, size: Size, rng: np.random.Generator) -> Simulated:
     gold, kl, rho, rows = [], [], [], []
     for variant, beta, seed in cells:
         true_kl = truth.kl(variant, beta) * np.exp(kl_by_seed[seed] + rng.normal(0, (noise.log_kl / 2) ** 0.5))
-        level = truth.gold_of(variant, true_kl) + by_seed[seed] + rng.normal(0, noise.run**0.5)
+        level = (
+            truth.gold_of(variant, true_kl)
+            + by_seed[seed]
+            + rng.normal(0, noise.run**0.5 * (1 + truth.scatter * true_kl / 10))
+        )
         own = rng.normal(0, (noise.sample / size.samples) ** 0.5, size.prompts)
         gold.append(level + by_prompt - by_prompt.mean() + own)
         kl.append(

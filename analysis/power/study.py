@@ -54,7 +54,7 @@ def _coverage(truth: Truth, frontiers: Frontiers, betas: OptimalBetas) -> dict[s
     ratios = betas.ratios[betas.ratios["at"] == "kl_mean"]
     beta = [bool(row.ratio_low <= truth.ratio[row.variant] <= row.ratio_high) for row in ratios.itertuples()]
     covered = {"gold at equal KL": gold, "β ratio at equal KL": beta}
-    if truth.gold is rise_and_fall and not truth.better:
+    if truth.gold is rise_and_fall and not truth.better and not truth.scatter:
         peaks = betas.table.dropna(subset=["peak_beta_low", "peak_beta_high"])
         at = {name: _beta_at(truth, name, PEAK_KL) for name in PREDICTED}
         covered["β at the peak"] = [

@@ -47,6 +47,7 @@ class Truth:
         ratio: β at equal KL over that of `logistic`, by variant.
         largest_kl: of `logistic` at the smallest β, nats.
         kl_factor: KL of `squared` at equal E[ρ²], over that of the others.
+        scatter: how much more a run's own SD is at 10 nats than near π_ref, in multiples of that.
         seeds: None takes what is asked for.
         spoil: what is wrong with the sweep beside noise; see `analysis.power.simulate`.
         expected: verdicts that are right, by claim; others than these are errors, `inconclusive` never is.
@@ -57,6 +58,7 @@ class Truth:
     ratio: dict[str, float] = field(default_factory=lambda: dict(PREDICTED))
     largest_kl: float = 18.0
     kl_factor: float = 1.0
+    scatter: float = 0.0
     seeds: int | None = None
     spoil: str = ""
     noise: Noise = Noise()
@@ -79,6 +81,7 @@ _S, _N = "supported", "not supported"
 _EQUAL = Truth(expected={"C1": _S, "C2": _S, "C3": _S, "C4": _N})
 SCENARIOS: dict[str, Truth] = {
     "all equal, β as predicted": _EQUAL,
+    "far runs scatter": replace(_EQUAL, scatter=20.0),
     "one better by .05": replace(_EQUAL, better=0.05),
     "one better by .2": replace(_EQUAL, better=0.2, expected={**_EQUAL.expected, "C1": _N}),
     "β the same for all": replace(_EQUAL, ratio=dict.fromkeys(PREDICTED, 1.0), expected={**_EQUAL.expected, "C2": _N}),

@@ -110,8 +110,9 @@ def held_out_errors(
     fold: np.ndarray,
     order: int,
     known: Callable[[NormalEquations], NormalEquations] = lambda equations: equations,
+    weight: np.ndarray | None = None,
 ) -> np.ndarray:
-    """Sum of squared errors at each of PENALTIES when each fold is predicted from the others.
+    """Weighted sum of squared errors at each of PENALTIES when each fold is predicted from the others.
 
     Only held-out points inside the x range of the remaining data count: a smoother is not asked to extrapolate.
 
@@ -119,15 +120,16 @@ def held_out_errors(
         x, y: [n] observations.
         fold: [n] labels, such as β.
         known: adds what is known without data, such as `NormalEquations.through_zero`.
+        weight: [n] of each observation, all alike by default.
     """
-    one = np.ones((1, len(x)))
-    total = normal_equations(basis, x[None], y[None], one)
+    weight = np.ones(len(x)) if weight is None else weight
+    total = normal_equations(basis, x[None], y[None], weight[None])
     errors = np.zeros(len(PENALTIES))
     for label in np.unique(fold):
         out = fold == label
-        rest = known(total - normal_equations(basis, x[None, out], y[None, out], one[:, out]))
+        rest = known(total - normal_equations(basis, x[None, out], y[None, out], weight[None, out]))
         inside = out & (x >= x[~out].min()) & (x <= x[~out].max())
         at = basis.matrix(x[inside])
         for number, penalty in enumerate(PENALTIES):
-            errors[number] += ((at @ rest.solve(penalty, order)[0] - y[inside]) ** 2).sum()
+            errors[number] += weight[inside] @ (at @ rest.solve(penalty, order)[0] - y[inside]) ** 2
     return errors

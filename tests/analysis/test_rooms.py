@@ -13,6 +13,7 @@ ALLOWED = {
     "data": set(),
     "theory": set(),
     "statistics": {"data", "theory"},
+    "power": {"data", "theory", "statistics"},
     "figures": {"data", "theory", "statistics"},
     "report": {"data", "theory", "statistics", "figures"},
 }

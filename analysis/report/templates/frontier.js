@@ -26,8 +26,8 @@ function referenceTraces() {
 function referenceLabels() {
   if (state.y !== "gold") return [];
   return sweep().reference_lines.map(({ name, kl, gold }, k) => ({
-    x: xValue(kl.at(-1)), y: gold.at(-1), text: name, showarrow: false, xanchor: isNarrow() ? "right" : "left",
-    yanchor: k ? "top" : "bottom", xshift: isNarrow() ? -4 : 4, bgcolor: variable("--panel"), opacity: 0.9, font: { size: 11.5, color: variable("--reference") },
+    x: xValue(kl.at(-1)), y: gold.at(-1), text: name, showarrow: false,
+    xanchor: k && !isNarrow() ? "left" : "right", yanchor: isNarrow() ? (k ? "top" : "bottom") : "middle", xshift: k && !isNarrow() ? 4 : -4, bgcolor: variable("--panel"), opacity: 0.9, font: { size: 11.5, color: variable("--reference") },
   }));
 }
 
