@@ -15,6 +15,7 @@ from bench.records import CONFIG_FILE, write_text
 # libyaml's where PyYAML has it: a tenth of the time, which counts where hundreds of cells are compared.
 _SafeLoader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
+
 def write_cell_config(cell: Cell) -> None:
     """Write the resolved configuration, which `check_cell_config` compares on the next call."""
     # Absent unless set: every other cell's file would say `external: null`.

@@ -153,7 +153,7 @@ class _JobComposer:
         return Job(_plain(composed), tuple(overrides))
 
     def _parse(self, override: str) -> tuple[Override, bool]:
-        """The override, and whether it sets a value; once for each spelling, as Hydra takes 10 ms to look up a group."""
+        """The override, and whether it sets a value; kept, as Hydra takes 10 ms to look up a group."""
         if override not in self._parsed:
             parsed = self._parser.parse_override(override)
             self._parsed[override] = parsed, _sets_value(parsed)
