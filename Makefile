@@ -6,9 +6,8 @@ INSTALLED := $(VENV)/.installed
 
 # Overrides for the sweep: make sweep ARGS="loss=logistic,squared beta=0.1,0.3"
 ARGS ?=
-# The sweep that `make report` reads: sweep=NAME in ARGS, else the default of the experiment.
-SWEEP ?= $(or $(patsubst sweep=%,%,$(filter sweep=%,$(ARGS))),frontier)
-SMOKE_SWEEP := $(or $(patsubst sweep=%,%,$(filter sweep=%,$(ARGS))),smoke)
+# The sweep of `make report`, `make pictures` and `make sync`: runs/$(SWEEP).
+SWEEP ?= frontier
 
 .DEFAULT_GOAL := help
 .PHONY: help setup sweep smoke report pictures world test test-gpu bench test-full check format sync lock clean
@@ -26,18 +25,23 @@ $(INSTALLED): requirements.lock pyproject.toml
 	$(PY) -m pip install --quiet --no-deps --editable .
 	@touch $@
 
+# bench.train says where its sweep is, whatever ARGS made of it; nothing is said where nothing is trained (--cfg job).
 # Exit status 1 means that some cells failed: the report shows them, and make fails after it.
+define TRAIN_AND_REPORT
+@where=$$(mktemp) && trap 'rm -f "$$where"' EXIT && \
+$(PY) -m bench.train -m --sweep-dir-to="$$where" experiment=$(1) $(ARGS); status=$$?; \
+if [ $$status -gt 1 ] || [ ! -s "$$where" ]; then exit $$status; fi; \
+$(PY) -m analysis.report --if-changed "$$(cat "$$where")" && exit $$status
+endef
+
 sweep: $(INSTALLED) ## train all cells that are missing, then write runs/<sweep>/report
-	@$(PY) -m bench.train -m experiment=frontier $(ARGS); status=$$?; \
-	if [ $$status -gt 1 ]; then exit $$status; fi; \
-	$(PY) -m analysis.report --if-changed runs/$(SWEEP) && exit $$status
+	$(call TRAIN_AND_REPORT,frontier)
 
 smoke: $(INSTALLED) ## the same in less than a minute, on a tiny world
-	@$(PY) -m bench.train -m experiment=smoke $(ARGS); status=$$?; \
-	if [ $$status -gt 1 ]; then exit $$status; fi; \
-	$(PY) -m analysis.report --if-changed runs/$(SMOKE_SWEEP) && exit $$status
+	$(call TRAIN_AND_REPORT,smoke)
 
 report: $(INSTALLED) ## write the report of SWEEP=NAME again
+	@[ -z "$(ARGS)" ] || { echo "make report takes SWEEP=NAME, not ARGS" >&2; exit 2; }
 	@$(PY) -m analysis.report runs/$(SWEEP)
 
 pictures: report ## copy the README's pictures from the report of the default sweep (needs chromium)

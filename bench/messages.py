@@ -10,6 +10,7 @@ from bench.records import DamagedRecord
 from gold_rm.errors import UserError
 
 BAD_INPUT, INTERRUPTED = 2, 130
+SWEEP_DIR_TO = "--sweep-dir-to="  # bench.train's option: a file that is to hold the sweep's directory
 
 
 def run_with_messages(action: Callable[[], int]) -> int:

@@ -19,11 +19,13 @@ def main() -> int:
         job = compose_one(sys.argv[1:])
         if job is None:
             return 0
-        # torch: seconds that a message about a key need not wait for
         from bench.config import cell_config
+
+        config = cell_config(job.settings)
+        # torch: seconds that a message about a key or a value need not wait for
         from bench.sweep.preparing import prepare
 
-        built = prepare(cell_config(job.settings), print)
+        built = prepare(config, print)
         print(f"world and π_ref  {built.world.path}")
         print(f"gold model       {built.gold_dir}")
         print(f"reference        {built.reference.path}")

@@ -2,18 +2,12 @@
 
 import argparse
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from nbclient.exceptions import CellExecutionError
-
-from analysis.data.load import load_sweep
-from analysis.data.sweep import RefusedSweep
-from analysis.figures.style import TooManyVariants
-from analysis.report.build import PAGE, RefusedOutput, build_report
-from analysis.report.sources import digest_sources, is_current
-from analysis.statistics.claims import RULES_FILE, read_rules
-from bench.records import DamagedRecord
+from analysis import RULES_FILE
+from analysis.report.sources import PAGE, digest_sources, is_current
 
 NOTEBOOK_CELLS = 2_000
 
@@ -36,13 +30,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--rules", type=Path, default=RULES_FILE, help="of the verdicts (default: conf/claims.yaml)")
     parser.add_argument("--if-changed", action="store_true", help="leave a report alone that is up to date")
     options = parser.parse_args(arguments)
-    output = options.output or options.sweeps[0] / "report"
+    output: Path = options.output or options.sweeps[0] / "report"
+    sources = digest_sources(options.sweeps, options.rules, (options.seed, options.fit, options.notebooks))
+    if options.if_changed and is_current(output, sources):
+        print(f"{output / PAGE} is up to date")
+        return 0
+    return _make(options, output, sources)
+
+
+def _make(options: argparse.Namespace, output: Path, sources: str) -> int:
+    # pandas, scipy and matplotlib: seconds, which a report that is up to date need not wait for
+    from nbclient.exceptions import CellExecutionError
+
+    from analysis.data.load import load_sweep
+    from analysis.data.sweep import RefusedSweep
+    from analysis.figures.style import TooManyVariants
+    from analysis.report.build import RefusedOutput, build_report
+    from analysis.statistics.claims import read_rules
+    from bench.records import DamagedRecord
+
+    started = time.monotonic()
     try:
         rules = read_rules(options.rules)
-        sources = digest_sources(options.sweeps, (options.seed, options.fit, options.notebooks, rules))
-        if options.if_changed and (output / PAGE).is_file() and is_current(output, sources):
-            print(f"{output / PAGE} is up to date")
-            return 0
         sweeps = [load_sweep(path) for path in options.sweeps]
         notebooks = options.notebooks
         if notebooks is None and not (notebooks := len(sweeps[0].cells) <= NOTEBOOK_CELLS):
@@ -57,6 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except CellExecutionError as error:
         print(f"error: a notebook failed on {options.sweeps[0]}:\n{error}", file=sys.stderr)
         return 1
+    print(f"report {time.monotonic() - started:.0f} s")
     print(page)
     return 0
 

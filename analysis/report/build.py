@@ -15,12 +15,10 @@ from analysis.figures.report_figures import ReportFigure, report_figures, save_f
 from analysis.report.frames import csv_frames
 from analysis.report.notebook_runs import execute_notebooks
 from analysis.report.page import GENERATOR, render_page
-from analysis.report.sources import SOURCES_FILE
+from analysis.report.sources import PAGE, SOURCES_FILE
 from analysis.statistics.analyze import Analysis
 from analysis.statistics.claims import Rules, write_claims
 from analysis.statistics.views import analyze_views
-
-PAGE = "index.html"
 
 
 class RefusedOutput(ValueError):

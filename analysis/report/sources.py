@@ -7,27 +7,31 @@ from pathlib import Path
 
 from bench import records
 
-SOURCES_FILE = "sources.sha256"
+PAGE, SOURCES_FILE = "index.html", "sources.sha256"
 _OF_A_SWEEP = (
     records.PLAN_FILE, "*.parquet", f"*/{records.CONFIG_FILE}", f"*/{records.RECORDS_FILE}",
-    f"*/{records.STATUS_FILE}", f"*/{records.SAMPLES_FILE}", f"*/{records.TRAINING_FILE}", f"*/{records.ERROR_FILE}",
+    f"*/{records.STATUS_FILE}", f"*/{records.SAMPLES_FILE}", f"*/{records.HELD_OUT_FILE}", f"*/{records.TRAINING_FILE}",
+    f"*/{records.ERROR_FILE}",
 )  # fmt: skip
 _OF_THE_CODE = ("**/*.py", "**/*.ipynb", "report/templates/*")
 
 
-def digest_sources(sweeps: Sequence[Path], options: Iterable[object]) -> str:
-    """SHA-256 over the options and, of the sweeps' files and the report's code, names, sizes and times of change.
+def digest_sources(sweeps: Sequence[Path], rules: Path, options: Iterable[object]) -> str:
+    """SHA-256 over the options, the rules and, of the sweeps' files and the report's code, names, sizes and times of
+    change: the content of the files of 10,000 cells would take seconds to read.
 
-    The content of the files of 10,000 cells would take seconds to read.
+    Args:
+        rules: file of the verdicts' rules; one that cannot be read is refused by whoever reads it.
     """
     stamps = [(str(path), stat.st_size, stat.st_mtime_ns) for path, stat in _source_files(sweeps)]
-    return hashlib.sha256(repr((tuple(options), stamps)).encode()).hexdigest()
+    content = (rules.name, rules.read_bytes() if rules.is_file() else None)
+    return hashlib.sha256(repr((tuple(options), content, stamps)).encode()).hexdigest()
 
 
 def is_current(report: Path, digest: str) -> bool:
-    """Whether `report`, a directory, was made from the sources of this digest."""
+    """Whether `report`, a directory, has a page, and was made from the sources of this digest."""
     path = report / SOURCES_FILE
-    return path.is_file() and path.read_text(encoding="utf-8").strip() == digest
+    return (report / PAGE).is_file() and path.is_file() and path.read_text(encoding="utf-8").strip() == digest
 
 
 def _source_files(sweeps: Sequence[Path]) -> Iterator[tuple[Path, os.stat_result]]:

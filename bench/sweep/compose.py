@@ -140,17 +140,24 @@ class _JobComposer:
     def __init__(self, config_name: str, parser: OverridesParser) -> None:
         self._name, self._parser = config_name, parser
         self._composed: dict[tuple[str, ...], DictConfig] = {}
+        self._parsed: dict[str, tuple[Override, bool]] = {}
 
     def __call__(self, overrides: Sequence[str]) -> Job:
-        parsed = self._parser.parse_overrides(list(overrides))
-        values = [override for override in parsed if _sets_value(override)]
-        choices = tuple(str(override.input_line) for override in parsed if not _sets_value(override))
+        parsed = [self._parse(override) for override in overrides]
+        choices = tuple(str(override.input_line) for override, sets_value in parsed if not sets_value)
         if choices not in self._composed:
             self._composed[choices] = hydra.compose(self._name, overrides=list(choices))
         composed = copy.deepcopy(self._composed[choices])
-        for override in values:
+        for override in (override for override, sets_value in parsed if sets_value):
             OmegaConf.update(composed, override.key_or_group, override.value(), merge=True)
         return Job(_plain(composed), tuple(overrides))
+
+    def _parse(self, override: str) -> tuple[Override, bool]:
+        """The override, and whether it sets a value; kept, as Hydra takes 10 ms to look up a group."""
+        if override not in self._parsed:
+            parsed = self._parser.parse_override(override)
+            self._parsed[override] = parsed, _sets_value(parsed)
+        return self._parsed[override]
 
 
 def _sets_value(override: Override) -> bool:
@@ -181,10 +188,11 @@ def _product(overrides: Sequence[Override]) -> Iterator[list[str]]:
 
 
 def _plain(composed: DictConfig) -> dict[str, Any]:
-    without = composed.copy()
-    with open_dict(without):
-        without.pop("hydra", None)
-    plain = OmegaConf.to_container(without, resolve=True)
+    if "hydra" in composed:
+        composed = composed.copy()
+        with open_dict(composed):
+            composed.pop("hydra")
+    plain = OmegaConf.to_container(composed, resolve=True)
     assert isinstance(plain, dict)
     return {str(key): value for key, value in plain.items()}
 

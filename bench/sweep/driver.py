@@ -19,12 +19,13 @@ from bench.checked import ConfigError
 from bench.claims import is_claimed, server_time
 from bench.data.parts import check_disjoint
 from bench.data.prepared import Prepared
+from bench.messages import SWEEP_DIR_TO
 from bench.records import DONE, POLICY_DIR, RECORDS_FILE, WORKERS_DIR, cell_view, read_plan, read_records, read_status
 from bench.sweep.compose import SweepRequest, launch_with_hydra
 from bench.sweep.local import LocalWorkers, WorkersKilled
 from bench.sweep.plan import is_left, is_planned, plan_cells, write_plan
 from bench.sweep.progress import SweepProgress
-from bench.sweep.status import summary_line
+from bench.sweep.status import summary_line, times_line
 from gold_rm.threads import available_cores
 
 LOCAL = "local"  # the launcher that is none of Hydra's: processes of this machine
@@ -32,18 +33,22 @@ _MOST_IDLE_ROUNDS = 3
 _POLL_SECONDS = 1.0
 
 
-def run_sweep(request: SweepRequest, console: Console) -> int:
+def run_sweep(request: SweepRequest, console: Console, tell: Callable[[Path], None] = lambda sweep_dir: None) -> int:
     """Plan, prepare and run a sweep.
 
+    Args:
+        tell: told where the sweep is, before anything is built.
     Returns:
         Exit status: 0 if every cell is done, 1 if some failed.
     Raises:
         ConfigError: before anything is built or trained.
         KeyboardInterrupt: a worker in this process was asked to stop.
     """
+    started = time.monotonic()
     cells = plan_cells(request.jobs)
     check_login(cells[0].config)
     sweep_dir = cells[0].sweep_dir
+    tell(sweep_dir)
     call = ""  # of a call that has nothing to do
     if not is_planned(sweep_dir, cells) or not all(cell.is_finished for cell in cells):
         prepared, call = prepare_cells(cells, progress_to(console)), new_call(sweep_dir)
@@ -55,10 +60,14 @@ def run_sweep(request: SweepRequest, console: Console) -> int:
     )
     note_unsaved(cells, console)
     if pending:
+        prepared_at = time.monotonic()
         workers = min(_workers(request, cells[0]), len(pending))
         names = [cell.name for cell in pending]
         with SweepProgress(sweep_dir, names, total=len(cells), workers=workers, console=console):
             _run(request, sweep_dir, pending, call, workers, console)
+        views = [cell_view(sweep_dir, name) for name in names]
+        took = times_line(views, prepared_at - started, time.monotonic() - prepared_at)
+        console.print(took, highlight=False, soft_wrap=True)
     return _conclude(sweep_dir, cells, console)
 
 
@@ -188,8 +197,9 @@ def _workers(request: SweepRequest, cell: Cell) -> int:
 
 
 def typed_command() -> list[str]:
-    """What was typed, without the machine's paths."""
-    return ["python", "-m", f"bench.{Path(sys.argv[0]).stem}", *sys.argv[1:]]
+    """What was typed, without the machine's paths and what moves no result."""
+    words = [word for word in sys.argv[1:] if not word.startswith(SWEEP_DIR_TO)]
+    return ["python", "-m", f"bench.{Path(sys.argv[0]).stem}", *words]
 
 
 def progress_to(console: Console) -> Callable[[str], None]:

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bench.cells.cell import NOT_IN_NAMES, Cell
 from bench.cells.settings import check_cell_config, flat
@@ -13,10 +13,12 @@ from bench.claims import hold
 from bench.config import CellConfig, cell_config
 from bench.data.prepared import Prepared
 from bench.records import PLAN_FILE, DamagedRecord, read_plan, read_status, remove_temporaries, write_json
-from bench.sweep.compose import Job
+
+if TYPE_CHECKING:
+    from bench.sweep.compose import Job  # Hydra, which a worker need not wait for
 
 
-def plan_cells(jobs: Iterable[Job]) -> list[Cell]:
+def plan_cells(jobs: "Iterable[Job]") -> list[Cell]:
     """The cells of a sweep's jobs, each checked; two spellings of one value are one cell.
 
     Raises:

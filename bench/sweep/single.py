@@ -12,21 +12,18 @@ from bench.cells.inputs import InputCache
 from bench.cells.run import run_cell
 from bench.cells.settings import check_cell_config
 from bench.cells.tracking import check_login
-from bench.config import cell_config
 from bench.data.prepared import Prepared
 from bench.records import DONE
-from bench.sweep.compose import Job
 from bench.sweep.driver import new_call, note_unsaved, prepare_cells, progress_to, typed_command
 from bench.sweep.plan import write_plan
 from bench.sweep.stopping import StopRequest
 
 
-def run_single(job: Job, console: Console) -> int:
+def run_single(cell: Cell, console: Console) -> int:
     """Run the cell that a command line without ``-m`` asks for.
 
     Returns, raises: as `prepare_here` and `run_here`.
     """
-    cell = Cell.of(cell_config(job.settings), job.overridden)
     return run_here(cell, prepare_here(cell, console), InputCache(), typed_command(), console)
 
 

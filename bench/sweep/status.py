@@ -3,12 +3,13 @@
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from statistics import quantiles
 from typing import Any
 
 from rich.markup import escape
 from rich.table import Table
 
-from bench.records import DONE, FAILED, INTERRUPTED, MISSING, RUNNING, CellView, cell_view, read_plan
+from bench.records import DONE, FAILED, INTERRUPTED, MISSING, RUNNING, CellStatus, CellView, cell_view, read_plan
 
 _STYLES = {DONE: "green", FAILED: "red", RUNNING: "cyan", INTERRUPTED: "yellow", MISSING: "dim"}
 
@@ -18,9 +19,23 @@ def sweep_views(sweep_dir: Path) -> list[CellView]:
     return [cell_view(sweep_dir, row["cell"]) for row in read_plan(sweep_dir)["cells"]]
 
 
+def times_line(views: Sequence[CellView], preparing_s: float, running_s: float) -> str:
+    """What a call took, and its finished cells: their median and quartiles."""
+    line = f"preparing {format_seconds(preparing_s)}, cells {format_seconds(running_s)}"
+    durations = [_duration(view.status) for view in views if view.status and view.state == DONE]
+    if not durations:
+        return line
+    lower, middle, upper = quantiles(durations, n=4, method="inclusive") if len(durations) > 1 else durations * 3
+    return f"{line}; a cell {middle:.1f} s (quartiles {lower:.1f} to {upper:.1f})"
+
+
+def _duration(status: CellStatus) -> float:
+    return status.updated_at - status.started_at
+
+
 def seconds_left(views: Sequence[CellView], workers: int | None = None) -> float | None:
     """Mean duration of the finished cells × cells to go / cells side by side; None before the first is done."""
-    durations = [v.status.updated_at - v.status.started_at for v in views if v.status and v.state == DONE]
+    durations = [_duration(view.status) for view in views if view.status and view.state == DONE]
     if not durations:
         return None
     states = Counter(view.state for view in views)
@@ -54,7 +69,7 @@ def status_table(views: Sequence[CellView]) -> Table:
         status = view.status
         kl, gold = format_measurement(view.last)
         steps = f"{status.steps_done}/{status.steps_total}" if status else ""
-        took = format_seconds(status.updated_at - status.started_at) if status else ""
+        took = format_seconds(_duration(status)) if status else ""
         note = view.error or ("; ".join(status.warnings) if status else "")
         style = _STYLES[view.state]
         table.add_row(escape(view.name), f"[{style}]{view.state}[/]", steps, kl, gold, took, escape(note))

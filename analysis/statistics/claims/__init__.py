@@ -6,6 +6,7 @@ verdict (too few seeds, missing cells, copies, constant gold) is found by `evide
 
 from dataclasses import replace
 
+from analysis import RULES_FILE
 from analysis.statistics.claims.beta_moves import beta_moves
 from analysis.statistics.claims.claim import (
     INCONCLUSIVE,
@@ -17,7 +18,7 @@ from analysis.statistics.claims.claim import (
 )
 from analysis.statistics.claims.evidence import Evidence, gather_evidence
 from analysis.statistics.claims.rise_and_fall import rise_and_fall
-from analysis.statistics.claims.rules import RULES_FILE, RefusedRules, Rules, read_rules
+from analysis.statistics.claims.rules import RefusedRules, Rules, read_rules
 from analysis.statistics.claims.same_frontier import same_frontier
 from analysis.statistics.claims.squared_loss import squared_loss_is_not_kl
 from analysis.statistics.claims.standing import CONFIRMATORY, EXPLORATORY, Standing, standing_of

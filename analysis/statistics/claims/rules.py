@@ -12,9 +12,9 @@ from typing import Any
 
 import yaml
 
+from analysis import RULES_FILE
 from analysis.data.sweep import RefusedSweep
 
-RULES_FILE = Path(__file__).resolve().parents[3] / "conf" / "claims.yaml"
 FITS = ("last", "all")
 MULTIPLICITY = ("holm", "bonferroni")
 FINGERPRINTS = ("gold_model", "reference", "preferences")
