@@ -62,7 +62,7 @@ test-gpu: $(INSTALLED) ## tests on a CUDA device, then step times and memory of 
 
 bench: $(INSTALLED) ## times of a warm cell and its parts, and of cells beside TRL's DPOTrainer
 	@$(PY) benchmarks/cell.py
-	@$(PY) benchmarks/trl.py
+	@$(PY) benchmarks/beside_trl.py
 
 test-full: $(INSTALLED) ## all tests, slow ones too
 	@$(PY) -m pytest --numprocesses 2 --dist worksteal

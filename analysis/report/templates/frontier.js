@@ -54,6 +54,22 @@ function yRange(traces) {
   return [low - margin, high + margin];
 }
 
+// A few policies that have run away would leave the others a corner of the plot: it ends a little after the curves.
+function klReach() {
+  const { curves, points } = sweep();
+  const most = points.kl.reduce((a, b) => Math.max(a, b), 0);
+  const reach = Object.values(curves).reduce((end, curve) => Math.max(end, curve.kl.at(-1)), 0);
+  return reach > 0 ? Math.min(most, 1.5 * reach) : most;
+}
+
+function beyondLabel(high) {
+  const count = sweep().points.kl.filter((kl) => kl > high * 1.05).length;
+  if (count === 0) return [];
+  const text = `${count} checkpoint${count > 1 ? "s" : ""} beyond →`;
+  const font = { size: 11.5, color: variable("--reference") };
+  return [{ xref: "paper", yref: "paper", x: 1, y: 0, xanchor: "right", yanchor: "bottom", text, showarrow: false, font }];
+}
+
 function drawFrontier() {
   const { curves } = sweep();
   const keep = (p, i) => state.checkpoints === "all" || p.final[i] === 1;
@@ -66,9 +82,10 @@ function drawFrontier() {
     if (state.lines === "seeds") traces.push(...seedTraces(variant));
     else if (curve && state.y === "gold") traces.push(...bandTraces(variant, curve));
   }
-  const kl = state.x === "sqrt" ? sqrtKlAxis() : axis("KL, nats per sequence", { rangemode: "tozero" });
+  const high = klReach();
+  const kl = state.x === "sqrt" ? sqrtKlAxis(high) : axis("KL, nats per sequence", { range: [0, high * 1.04] });
   const figure = layout(kl, axis(Y_TITLES[state.y], { range: yRange(traces) }));
-  return draw("frontier-plot", traces, { ...figure, annotations: referenceLabels() });
+  return draw("frontier-plot", traces, { ...figure, annotations: [...referenceLabels(), ...beyondLabel(high)] });
 }
 
 function setUpFrontier() {

@@ -51,6 +51,8 @@ def open_report(browser, report_dir):
         page.on("request", lambda request: complaints.append(request.url) if request.url.startswith("http") else None)
         page.goto(page_path.as_uri())
         page.wait_for_selector("html[data-ready]")
+        if viewport["width"] < 500:  # the verdicts come first, and plots are drawn when they come near
+            page.locator("#frontier").scroll_into_view_if_needed()
         page.wait_for_selector("#frontier-plot .main-svg")
         return page
 

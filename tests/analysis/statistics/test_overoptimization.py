@@ -238,5 +238,5 @@ def test_noise_alone_makes_no_drop(ends_only):
     rng = np.random.default_rng(7)
     rows = [fitted(lambda variant, kl: 0.0, rng, ends_only=ends_only, draws=50)[0].peaks.iloc[0] for _ in range(30)]
     drops = np.array([row["drop"] for row in rows])
-    assert drops.mean() < 2 * drops.std() / np.sqrt(len(drops))
+    assert drops.mean() < 3 * drops.std() / np.sqrt(len(drops))
     assert np.mean([row["drop_low"] > 0 for row in rows]) <= 0.1

@@ -1,6 +1,6 @@
 """A cell of ours beside TRL's DPOTrainer: the same π_ref, pairs, steps, learning rate and evaluations.
 
-    python benchmarks/trl.py [--rounds 3] [KEY=VALUE ...]
+    python benchmarks/beside_trl.py [--rounds 3] [KEY=VALUE ...]
 
 Both sides run in turns, each in a process of its own: from its start to the end of its first cell ("process"), then a
 second cell with everything loaded ("warm"). TRL gets the reference log-probs of the preference data, no dropout,
