@@ -17,30 +17,31 @@ from pathlib import Path
 from statistics import median
 
 HERE = Path(__file__).resolve()
-REPORTS = ("report", "report with notebooks")
+REPORT = "report"  # in the names of what takes long
 
 
 def main() -> None:
     """Entry point; see the module's docstring."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "--rounds", type=int, default=5, help="after one to warm up; reports are made once in each of 2"
-    )
+    parser.add_argument("--rounds", type=int, default=5, help="after one to warm up")
+    parser.add_argument("--reports", type=int, default=2, metavar="N", help="rounds of reports; 0 leaves them out")
     parser.add_argument("--against", type=Path, metavar="CHECKOUT", help="another working tree of this repository")
-    parser.add_argument(
-        "--sweep", type=Path, default=Path("runs/frontier"), help="a finished one; its name is frontier"
-    )
+    parser.add_argument("--sweep", type=Path, default=Path("runs/frontier"), help="a finished one of the experiment")
     options = parser.parse_args()
     roots = [HERE.parents[1], *([options.against.resolve()] if options.against else [])]
     print_header(len(roots))
     with tempfile.TemporaryDirectory() as scratch:
-        for name, words in commands(options.sweep, Path(scratch)).items():
-            rounds = min(options.rounds, 2) if name in REPORTS else options.rounds
-            times = [[seconds(root, words) for root in roots] for _ in range(rounds + 1)]
-            print(row(name, times[1:]), flush=True)
+        each = [commands(options.sweep, Path(scratch) / str(number)) for number in range(len(roots))]
+        for name in each[0]:
+            if rounds := options.reports if REPORT in name else options.rounds:
+                times = [
+                    [seconds(*one) for one in zip(roots, [c[name] for c in each], strict=True)]
+                    for _ in range(rounds + 1)
+                ]
+                print(row(name, times[1:]), flush=True)
 
 
-def commands(sweep: Path, scratch: Path) -> dict[str, list[str]]:
+def commands(sweep: Path, output: Path) -> dict[str, list[str]]:
     """What is timed, by name: arguments of Python."""
     timed = {
         "`bench.train --help`": ["-m", "bench.train", "--help"],
@@ -54,11 +55,11 @@ def commands(sweep: Path, scratch: Path) -> dict[str, list[str]]:
         return timed
     sweep = sweep.resolve()
     again = ["-m", "bench.train", "-m", "experiment=frontier", f"sweep={sweep.name}", f"runs_dir={sweep.parent}"]
-    report = ["-m", "analysis.report", str(sweep), "--output", str(scratch / "report"), "--notebooks"]
+    report = ["-m", "analysis.report", str(sweep), "--output", str(output / REPORT), "--notebooks"]
     return timed | {
         "a sweep that is done": again,
-        "report": [*report[:-1], "--no-notebooks"],
-        "report with notebooks": report,
+        "a report without notebooks": [*report[:-1], "--no-notebooks"],
+        "a report": report,
         "a report that is up to date": [*report, "--if-changed"],
     }
 

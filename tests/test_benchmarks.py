@@ -44,7 +44,7 @@ def test_commands_of_a_finished_sweep_need_one(tmp_path):
     without = commands.commands(tmp_path, tmp_path)
     (tmp_path / "plan.json").write_text("{}")
     assert set(commands.commands(tmp_path, tmp_path)) - set(without) == {
-        "a sweep that is done", "report", "report with notebooks", "a report that is up to date",
+        "a sweep that is done", "a report", "a report without notebooks", "a report that is up to date",
     }  # fmt: skip
 
 
