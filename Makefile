@@ -60,9 +60,8 @@ test-gpu: $(INSTALLED) ## tests on a CUDA device, then step times and memory of 
 	@$(PY) -m pytest -m gpu tests/gpu
 	@$(PY) -m benchmarks.gpu
 
-bench: $(INSTALLED) ## times of a warm cell and its parts, and of cells beside TRL's DPOTrainer
-	@$(PY) benchmarks/cell.py
-	@$(PY) benchmarks/beside_trl.py
+bench: $(INSTALLED) ## times of a cell, its parts, cells beside TRL's DPOTrainer, start-up, report
+	@$(PY) -m benchmarks --sweep runs/$(SWEEP) $(ARGS)
 
 test-full: $(INSTALLED) ## all tests, slow ones too
 	@$(PY) -m pytest --numprocesses 2 --dist worksteal

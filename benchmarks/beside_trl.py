@@ -64,14 +64,14 @@ def serve(side: str, overrides: list[str]) -> None:
     from bench.sweep.preparing import prepare
 
     run = _run_ours if side == "ours" else _run_trl
-    cache = InputCache()
+    cache, prepared = InputCache(), None  # every β stands on the same
     with tempfile.TemporaryDirectory() as runs:
         for number, beta in BETA.items():
             wanted = [f"beta={beta}", "seed=100", f"runs_dir={runs}/{number}", "tracking.wandb.mode=disabled"]
             job = compose_one([*wanted, *overrides])
             assert job is not None
             config = cell_config(job.settings)
-            prepared = prepare(config)
+            prepared = prepared or prepare(config)
             with contextlib.redirect_stdout(sys.stderr):
                 run(config, prepared, cache, Path(runs))
             print("cell done", flush=True)

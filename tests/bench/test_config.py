@@ -10,7 +10,8 @@ from omegaconf import OmegaConf
 
 from bench.cells.cell import Cell, select
 from bench.checked import ConfigError, build_checked, fingerprint_of, known_keys
-from bench.config import CellConfig, cell_config
+from bench.config import BUILT_IN_LOSSES, CellConfig, cell_config
+from bench.losses import LOSSES
 
 WORLD = {"name": "tiny", "builder": "reviews", "max_new_tokens": 8, "params": {"size": 3}}
 
@@ -216,6 +217,10 @@ def test_the_fingerprint_changes_with_everything_that_can_move_results_and_with_
 def test_fingerprints_are_the_same_in_every_process_and_version():
     # printf '{"a": 1, "b": [2.5, null]}' | sha256sum | cut -c1-12; a change here orphans every finished run.
     assert fingerprint_of({"b": (2.5, None), "a": 1}) == "2daaea6dd632"
+
+
+def test_the_losses_that_are_known_without_torch_are_those_there_are():
+    assert tuple(LOSSES) == BUILT_IN_LOSSES
 
 
 def test_known_keys_are_the_keys_of_a_configuration():

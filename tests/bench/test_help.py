@@ -95,6 +95,9 @@ def test_which_command_lines_ask_for_help():
 @pytest.mark.parametrize(
     ("module", "words", "code", "said"),
     [
+        ("bench.train", ["beta=-1"], 2, "beta=-1"),
+        ("bench.train", ["-m", "beta=0.1,-1"], 2, "beta=-1"),
+        ("bench.prepare", ["pairs.pool=0"], 2, "pairs.pool=0"),
         ("bench.train", ["--help"], 0, "Keys and defaults"),
         ("bench.train", ["optim.lrr=1"], 2, "did you mean 'optim.lr'?"),
         ("bench.train", ["-m", "bta=0.1,1"], 2, "did you mean 'beta'?"),

@@ -38,6 +38,15 @@ def test_jobs_are_composed_as_by_hydra(overrides, count):
             assert job.settings == OmegaConf.to_container(composed, resolve=True)
 
 
+def test_hydra_looks_up_each_override_once_not_once_a_job(monkeypatch):
+    """A lookup takes 10 ms: with 420 jobs of 12 of them, most of a minute."""
+    asked = []
+    monkeypatch.setattr("bench.sweep.compose._sets_value", lambda override: asked.append(override.input_line) or True)
+    assert len(compose_sweep(["-m", "beta=0.1,0.2,0.3", "seed=range(5)", "sweep=s"]).jobs) == 15
+    values = ["beta=0.1", "beta=0.2", "beta=0.3", *(f"seed={seed}" for seed in range(5)), "sweep=s"]
+    assert sorted(asked) == sorted(values)
+
+
 def test_one_configuration_is_composed_as_by_hydra():
     overrides = ["experiment=smoke", "loss=hinge", "+world.gold.seed=8", "optim.lr=1e-3"]
     job = compose_one(overrides)

@@ -13,6 +13,8 @@ from rich.console import Console
 
 from bench import status
 from bench.records import (
+    DONE,
+    FAILED,
     RECORDS_FILE,
     STATUS_FILE,
     CellStatus,
@@ -22,7 +24,7 @@ from bench.records import (
     write_json,
     write_status,
 )
-from bench.sweep.status import format_seconds, seconds_left, summary_line, sweep_views
+from bench.sweep.status import format_seconds, seconds_left, summary_line, sweep_views, times_line
 
 TRUTH = synthetic_runs.Truth(losses=("logistic",), betas=(0.1,), seeds=(0, 1, 2, 3, 4, 5), steps=(0, 96), prompts=8)
 
@@ -158,6 +160,17 @@ def test_time_left(states, workers, seconds):
 )
 def test_seconds_for_people(seconds, text):
     assert format_seconds(seconds) == text
+
+
+def test_what_a_call_took_and_the_quartiles_of_its_cells():
+    """1, 2, 3, 4 and 5 s have median 3 and quartiles 2 and 4; cells that are not done do not count."""
+    views = [
+        CellView("c", state, a_status(state, started_at=100.0, updated_at=100.0 + seconds), None)
+        for state, seconds in [(DONE, 5), (DONE, 1), (FAILED, 50), (DONE, 3), (DONE, 2), (DONE, 4)]
+    ]
+    assert times_line(views, 65.2, 3.4) == "preparing 1:05, cells 0:03; a cell 3.0 s (quartiles 2.0 to 4.0)"
+    assert times_line(views[1:2], 0, 1).endswith("a cell 1.0 s (quartiles 1.0 to 1.0)")
+    assert times_line(views[2:3], 1, 2) == "preparing 0:01, cells 0:02"
 
 
 def test_a_finished_sweep_has_no_time_left_and_status_0(tmp_path, monkeypatch, capsys):

@@ -72,6 +72,17 @@ def test_workers_of_a_call_run_what_it_asked_for_and_workers_by_hand_run_everyth
     assert work(first.sweep_dir, StopRequest()).done == [later.name]
 
 
+def test_cells_that_are_planned_while_a_worker_runs_are_run_by_it(plan):
+    (first,) = plan({"beta": 0.1})
+    added = []
+
+    def extend(status):
+        if not added:
+            added.extend(plan({"beta": 0.2}))
+
+    assert work(first.sweep_dir, StopRequest(), report=extend).done == [first.name, added[0].name]
+
+
 def failed_under(cell, call):
     return CellStatus("failed", cell.name, 1, 0.0, 0.0, 0, 8, "host", 1, error="E", call=call)
 
