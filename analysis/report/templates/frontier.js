@@ -25,10 +25,24 @@ function referenceTraces() {
 
 function referenceLabels() {
   if (state.y !== "gold") return [];
-  return sweep().reference_lines.map(({ name, kl, gold }, k) => ({
+  const lines = sweep().reference_lines;
+  const highest = Math.max(...lines.map(({ gold }) => gold.at(-1)));
+  return lines.map(({ name, kl, gold }) => ({
     x: xValue(kl.at(-1)), y: gold.at(-1), text: name, showarrow: false, xanchor: isNarrow() ? "right" : "left",
-    yanchor: k ? "top" : "bottom", xshift: isNarrow() ? -4 : 4, bgcolor: variable("--panel"), opacity: 0.9, font: { size: 11.5, color: variable("--reference") },
+    yanchor: gold.at(-1) === highest ? "bottom" : "top", xshift: isNarrow() ? -4 : 4, bgcolor: variable("--panel"), opacity: 0.9,
+    font: { size: 11.5, color: variable("--reference") },
   }));
+}
+
+// How many checkpoints the axis leaves out, said where they would be.
+function beyondLabel(keep) {
+  const { points } = sweep();
+  const end = shownKl();
+  const beyond = points.kl.filter((kl, i) => kl > end * 1.04 && keep(points, i) && isShown(points.variant[i]));
+  if (!beyond.length) return [];
+  const text = `${beyond.length} beyond, up to KL ${number(Math.max(...beyond))} →<br>(double-click shows all)`;
+  return [{ x: 1, y: 0.02, xref: "paper", yref: "paper", xanchor: "right", yanchor: "bottom", align: "right", text, showarrow: false,
+    bgcolor: variable("--panel"), opacity: 0.9, font: { size: 11.5, color: variable("--quiet") } }];
 }
 
 // Each seed's trained policies, joined in the order of their KL: how far runs of one variant lie apart.
@@ -66,9 +80,9 @@ function drawFrontier() {
     if (state.lines === "seeds") traces.push(...seedTraces(variant));
     else if (curve && state.y === "gold") traces.push(...bandTraces(variant, curve));
   }
-  const kl = state.x === "sqrt" ? sqrtKlAxis() : axis("KL, nats per sequence", { rangemode: "tozero" });
+  const kl = state.x === "sqrt" ? sqrtKlAxis("frontier-plot") : axis("KL, nats per sequence", { range: [0, shownKl() * 1.04] });
   const figure = layout(kl, axis(Y_TITLES[state.y], { range: yRange(traces) }));
-  return draw("frontier-plot", traces, { ...figure, annotations: referenceLabels() });
+  return draw("frontier-plot", traces, { ...figure, annotations: [...referenceLabels(), ...beyondLabel(keep)] });
 }
 
 function setUpFrontier() {

@@ -27,9 +27,13 @@ def below_reference(rows: pd.DataFrame) -> pd.DataFrame:
     table = []
     for variant, part in counted.groupby("variant", sort=False):
         exact = stats.binomtest(int(part["below"].sum()), len(part)).proportion_ci(LEVEL, method="exact")
-        table.append((variant, np.nan, len(part), int(part["below"].sum()), part["below"].mean(), *exact, "exact_binomial"))
+        table.append(
+            (variant, np.nan, len(part), int(part["below"].sum()), part["below"].mean(), *exact, "exact_binomial")
+        )
         for seed, own in part.groupby("seed"):
-            table.append((variant, seed, len(own), int(own["below"].sum()), own["below"].mean(), np.nan, np.nan, "none"))
+            table.append(
+                (variant, seed, len(own), int(own["below"].sum()), own["below"].mean(), np.nan, np.nan, "none")
+            )
     columns = ["variant", "seed", "cells", "below", "rate", "rate_low", "rate_high", "kind"]
     return pd.DataFrame(table, columns=columns)
 
