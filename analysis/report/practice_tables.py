@@ -146,13 +146,15 @@ def _forms(analysis: Analysis, practice: Practice) -> HtmlTable:
     fits, labels = analysis.overoptimization.fits, variant_labels(analysis)
     squares = practice.residuals.assign(square=practice.residuals["residual"] ** 2)
     misses = squares.groupby(["variant", "line"])["square"].mean() ** 0.5
-    rows = [(labels[variant], "smoothed frontier", number_text(misses.get((variant, "frontier"), float("nan")), 2),
-             "–", "–", "") for variant in labels if (variant, "frontier") in misses.index]  # fmt: skip
-    rows += [
-        (labels[row.variant], FORMS[row.form], number_text(misses.get((row.variant, row.form), float("nan")), 2),
-         number_text(row.held_out_rmse, 2), number_text(row.lack_of_fit, 2), "chosen" if row.chosen else "")
-        for row in fits.itertuples()
-    ]  # fmt: skip
+    rows = []
+    for variant, label in labels.items():
+        if (variant, "frontier") in misses.index:
+            rows.append((label, "smoothed frontier", number_text(misses[variant, "frontier"], 2), "–", "–", ""))
+        rows += [
+            (label, FORMS[row.form], number_text(misses.get((variant, row.form), float("nan")), 2),
+             number_text(row.held_out_rmse, 2), number_text(row.lack_of_fit, 2), "chosen" if row.chosen else "")
+            for row in fits[fits["variant"] == variant].itertuples()
+        ]  # fmt: skip
     caption = (
         "How far the lines pass by the data: root mean square over strengths of the mean residual of trained policies, "
         "the error on a left-out strength, and p of the lack-of-fit test against the spread between seeds (a form with "

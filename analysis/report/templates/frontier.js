@@ -27,9 +27,10 @@ function referenceLabels() {
   if (state.y !== "gold") return [];
   const lines = sweep().reference_lines;
   const highest = Math.max(...lines.map(({ gold }) => gold.at(-1)));
+  const side = (kl) => (xValue(kl) < xValue(shownKl()) / 2 ? "left" : "right"); // where there is room
   return lines.map(({ name, kl, gold }) => ({
-    x: xValue(kl.at(-1)), y: gold.at(-1), text: name, showarrow: false, xanchor: isNarrow() ? "right" : "left",
-    yanchor: gold.at(-1) === highest ? "bottom" : "top", xshift: isNarrow() ? -4 : 4, bgcolor: variable("--panel"), opacity: 0.9,
+    x: xValue(kl.at(-1)), y: gold.at(-1), text: name, showarrow: false, xanchor: side(kl.at(-1)),
+    yanchor: gold.at(-1) === highest ? "bottom" : "top", xshift: side(kl.at(-1)) === "left" ? 4 : -4, bgcolor: variable("--panel"), opacity: 0.9,
     font: { size: 11.5, color: variable("--reference") },
   }));
 }
@@ -41,7 +42,7 @@ function beyondLabel(keep) {
   const beyond = points.kl.filter((kl, i) => kl > end * 1.04 && keep(points, i) && isShown(points.variant[i]));
   if (!beyond.length) return [];
   const text = `${beyond.length} beyond, up to KL ${number(Math.max(...beyond))} →<br>(double-click shows all)`;
-  return [{ x: 1, y: 0.02, xref: "paper", yref: "paper", xanchor: "right", yanchor: "bottom", align: "right", text, showarrow: false,
+  return [{ x: 1, y: 0.99, xref: "paper", yref: "paper", xanchor: "right", yanchor: "top", align: "right", text, showarrow: false,
     bgcolor: variable("--panel"), opacity: 0.9, font: { size: 11.5, color: variable("--quiet") } }];
 }
 
