@@ -39,7 +39,7 @@ function referenceLabels() {
 function beyondLabel(keep) {
   const { points } = sweep();
   const end = shownKl();
-  const beyond = points.kl.filter((kl, i) => kl > end * 1.04 && keep(points, i) && isShown(points.variant[i]));
+  const beyond = points.kl.filter((kl, i) => xValue(kl) > xValue(end) * 1.04 && keep(points, i) && isShown(points.variant[i]));
   if (!beyond.length) return [];
   const text = `${beyond.length} beyond, up to KL ${number(Math.max(...beyond))} →<br>(double-click shows all)`;
   return [{ x: 1, y: 0.99, xref: "paper", yref: "paper", xanchor: "right", yanchor: "top", align: "right", text, showarrow: false,

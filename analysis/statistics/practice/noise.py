@@ -61,12 +61,12 @@ def _components(policies: Policies, cells: np.ndarray) -> list[tuple]:
     of_prompts, of_rest = _mean_squares(by_prompt)
     freedom = (variants - 1) * (seeds - 1)
     sample, samples = float(np.mean(policies.within[cells])) / (prompts * policies.samples), policies.samples
-    drawn = (sample, count * prompts * max(samples - 1, 1)) if np.isfinite(sample) else (0.0, np.inf)
+    drawn, free = (sample, float(count * prompts * (samples - 1))) if np.isfinite(sample) else (0.0, np.inf)
     parts = [
         component(of_seeds, seeds - 1, of_runs, freedom, variants),
-        component(of_runs, freedom, *drawn, 1),
+        component(of_runs, freedom, drawn, free, 1),
         component(of_prompts, prompts - 1, of_rest, (prompts - 1) * (count - 1), count * prompts),
-        component(sample, drawn[1], 0.0, np.inf, 1) if np.isfinite(sample) else (np.nan,) * 3,
+        component(sample, free, 0.0, np.inf, 1) if np.isfinite(sample) else (np.nan,) * 3,
     ]
     total = np.nansum([part[0] for part in parts])
     return [

@@ -335,11 +335,13 @@ def test_a_policy_far_beyond_every_curve_is_counted_and_shown_on_a_double_click(
     path.write_text("".join(json.dumps(row) + "\n" for row in [*rows, last | {"kl": 900.0, "kl_k1": 900.0}]))
     for samples in sweep_dir.glob(f"*/{records.SAMPLES_FILE}"):
         samples.unlink()
-    page = open_report(page_path=build_report([load_sweep(sweep_dir)], tmp_path / "report", notebooks=False))
+    sweep = load_sweep(sweep_dir)
+    page = open_report(page_path=build_report([sweep], tmp_path / "report", notebooks=False))
     end = "document.getElementById('frontier-plot')._fullLayout.xaxis.range[1]"
     assert page.evaluate(end) < 20
     words = page.locator("#frontier-plot .annotation-text").all_text_contents()
-    assert any("1 beyond, up to KL 900" in text for text in words), words
+    beyond = (sweep.checkpoints["kl"] ** 0.5 > page.evaluate(end)).sum()
+    assert any(f"{beyond} beyond, up to KL 900" in text for text in words), words
     box = page.locator("#frontier-plot .nsewdrag").first.bounding_box()
     page.mouse.dblclick(box["x"] + box["width"] / 3, box["y"] + 8)
     page.wait_for_function(f"{end} >= 30")

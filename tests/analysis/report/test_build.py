@@ -55,7 +55,11 @@ def test_every_figure_and_table_is_there(report_dir):
     assert {"frontier", "gold_and_kl_against_beta", "regularization", "health", "overoptimization"} <= names
     for name in names:
         assert all((report_dir / "figures" / f"{name}.{kind}").stat().st_size for kind in ("png", "svg", "pdf", "csv"))
-    tables = {path.stem: pd.read_csv(path) for path in (report_dir / "tables").iterdir()}
+    tables = {path.stem: pd.read_csv(path) for path in (report_dir / "tables").glob("*.csv")}
+    assert {path.stem for path in (report_dir / "tables").glob("*.parquet")} == set(tables)
+    for name, table in tables.items():
+        kept = pd.read_parquet(report_dir / "tables" / f"{name}.parquet")
+        assert (list(kept), len(kept)) == (list(table), len(table)), name
     assert {"cells", "checkpoints", "frontier", "optimal_beta", "beta_ratios", "best_of_n"} <= set(tables)
     assert len(tables["cells"]) == 32
     assert len(tables["checkpoints"]) == 120
