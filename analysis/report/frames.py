@@ -36,6 +36,8 @@ def csv_frames(analysis: Analysis) -> dict[str, pd.DataFrame]:
             "choosing_strength": practice.choosing,
             "gold_variance": practice.variance,
             "detectable_difference": practice.detectable,
+            "visible_at_equal_kl": practice.visible,
+            "residuals": practice.residuals,
             "length_controlled_gold": practice.length,
             "implicit_reward": practice.implicit,
             "below_reference": practice.below,

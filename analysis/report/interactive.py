@@ -4,9 +4,8 @@ Numbers are rounded to five digits, NaN and infinity become null. What is left o
 counted in ``note`` and said there; statistics are always made from all records.
 """
 
-import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -18,6 +17,8 @@ from analysis.data.sample_texts import HOVER_PROMPTS, ShownTexts, TextPool, coll
 from analysis.data.sweep import Sweep
 from analysis.data.training import cells_with_training, training_curve
 from analysis.figures.style import variant_styles
+from analysis.report.practice_data import practice_data
+from analysis.report.script_json import by_variant, numbers
 from analysis.statistics.analyze import Analysis
 from analysis.statistics.best_of_n import Ceiling
 
@@ -59,24 +60,6 @@ def page_data(views: Mapping[str, Analysis], output: Path | None = None) -> dict
     }
 
 
-def to_script_json(value: Any) -> str:
-    """JSON that may stand inside a <script> element: no text in it can end the element or open another.
-
-    Raises:
-        ValueError: NaN or infinity in it.
-    """
-    text = json.dumps(value, allow_nan=False, ensure_ascii=False, separators=(",", ":"))
-    return text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
-
-
-def numbers(values: Iterable[float]) -> list[float | int | None]:
-    """JSON numbers with five significant digits; None where not finite."""
-    array = np.asarray(list(values) if not hasattr(values, "__array__") else values)
-    if array.dtype.kind in "iub":
-        return array.astype(int).tolist()
-    return [float(f"{value:.5g}") if np.isfinite(value) else None for value in array.astype(float)]
-
-
 def _view(
     title: str, analysis: Analysis, index: dict[str, int], pool: TextPool, views: int, output: Path | None
 ) -> dict[str, Any]:
@@ -101,11 +84,12 @@ def _view(
         "folder": None if output is None else quote(os.path.relpath(sweep.path.resolve(), output.resolve())),
         "cell_names": points["cell"].drop_duplicates().tolist(),
         "hover_prompts": list(texts.prompts),
-        "curves": _by_variant(analysis.frontiers.curves, index, ("kl", "gold", "gold_low", "gold_high")),
+        "curves": by_variant(analysis.frontiers.curves, index, ("kl", "gold", "gold_low", "gold_high")),
         "reference_lines": [] if analysis.ceiling is None else _reference_lines(analysis.ceiling),
         "fits": _fits(analysis, index),
         "peaks": _peaks(analysis, index),
         "cells": _cells(analysis, index),
+        "practice": practice_data(analysis, index),
         "optimal_beta": _optimal_beta(analysis, index),
         "training": _training(sweep, MAX_TRAINING_CELLS // views),
         "samples": _samples(texts),
@@ -124,14 +108,6 @@ def _points(points: pd.DataFrame, index: dict[str, int], texts: ShownTexts) -> d
     return columns
 
 
-def _by_variant(frame: pd.DataFrame, index: dict[str, int], columns: tuple[str, ...]) -> dict[int, dict[str, Any]]:
-    """index of the variant -> column -> numbers."""
-    return {
-        index[str(variant)]: {column: numbers(rows[column]) for column in columns}
-        for variant, rows in frame.groupby("variant", sort=False)
-    }
-
-
 def _reference_lines(ceiling: Ceiling) -> list[dict[str, Any]]:
     trusted = ceiling.tilted[ceiling.tilted["trusted"]].sort_values("kl")
     lines = (("KL-constrained optimum", "dash", trusted), ("best of n", "dot", ceiling.best_of_n))
@@ -144,7 +120,7 @@ def _reference_lines(ceiling: Ceiling) -> list[dict[str, Any]]:
 
 def _fits(analysis: Analysis, index: dict[str, int]) -> dict[int, dict[str, Any]]:
     curves = analysis.overoptimization.curves
-    return _by_variant(curves[curves["chosen"].astype(bool)], index, ("kl", "gold"))
+    return by_variant(curves[curves["chosen"].astype(bool)], index, ("kl", "gold"))
 
 
 def _peaks(analysis: Analysis, index: dict[str, int]) -> dict[int, dict[str, Any]]:
@@ -155,7 +131,7 @@ def _peaks(analysis: Analysis, index: dict[str, int]) -> dict[int, dict[str, Any
 
 def _cells(analysis: Analysis, index: dict[str, int]) -> dict[int, dict[str, Any]]:
     cells = analysis.optimal_betas.cells.sort_values("strength", kind="stable")
-    return _by_variant(cells, index, ("strength", "gold", "gold_low", "gold_high", "kl", "kl_low", "kl_high"))
+    return by_variant(cells, index, ("strength", "gold", "gold_low", "gold_high", "kl", "kl_low", "kl_high"))
 
 
 def _optimal_beta(analysis: Analysis, index: dict[str, int]) -> dict[int, dict[str, Any]]:

@@ -14,9 +14,10 @@ from analysis.figures.report_figures import ReportFigure
 from analysis.figures.style import variant_styles
 from analysis.report import html_tables
 from analysis.report.html_tables import Column, HtmlTable
-from analysis.report.interactive import page_data, to_script_json
+from analysis.report.interactive import page_data
 from analysis.report.practice_tables import practice_tables
 from analysis.report.provenance import headline, provenance
+from analysis.report.script_json import to_script_json
 from analysis.statistics.analyze import Analysis
 from analysis.statistics.claims import Claim
 from analysis.statistics.comparison import differing_scales, matched_differences
@@ -24,7 +25,7 @@ from analysis.statistics.wording import interval_text, interval_words
 
 GENERATOR = "gpo-bench report"
 TEMPLATES = Path(__file__).parent / "templates"
-_SCRIPTS = ("core.js", "points.js", "frontier.js", "panels.js", "training.js", "samples.js", "main.js")
+_SCRIPTS = ("core.js", "points.js", "frontier.js", "panels.js", "practice.js", "training.js", "samples.js", "main.js")
 _CLAIM_NAMES = {
     "C1": "similar frontiers",
     "C2": "optimal β differs",
@@ -137,6 +138,7 @@ def _view_context(title: str, analysis: Analysis, figures: Mapping[str, ReportFi
         "peaks": html_tables.peak_table(analysis),
         "strength_name": analysis.sweep.strength_name,
         "cells": html_tables.cell_table(analysis.sweep),
+        "unfinished": len(analysis.sweep.unfinished),
         "provenance": provenance(analysis),
         "practice": practice_tables(analysis),
     }

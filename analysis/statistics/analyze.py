@@ -80,7 +80,7 @@ def analyze(
         sweep.checkpoints, held_out_rho(sweep), kl_by_prompt, evidence.variants,
         false_discovery_rate=rules.c4.false_discovery_rate,
     )  # fmt: skip
-    practice = study_practice(sweep, rng)
+    practice = study_practice(sweep, rng, frontiers, overoptimization)
     claims = assess_claims(frontiers, betas, overoptimization, discordance, evidence, rules)
     standing = standing_of(sweep, rules, changed=changed)
     warnings = (

@@ -37,6 +37,9 @@ KINDS = {
     "pairs": "paired interval over held-out pairs or evaluation prompts of one seed's two policies",
     "equal_rho": "t interval over seeds, simultaneous over pairs of variants and values of E[ρ²] (Bonferroni)",
     "seeds_only": "t interval over seeds, for these evaluation prompts",
+    "mean_squares": "interval of a variance component from mean squares (Williams)",
+    "exact_binomial": "Clopper and Pearson's interval, as if runs were independent",
+    "seed_bootstrap": "percentiles over seeds drawn anew",
     "none": "no interval can be given",
 }
 

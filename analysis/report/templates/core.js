@@ -97,16 +97,26 @@ function registerPlot(id, render) {
 }
 
 function draw(id, traces, figureLayout) {
-  const config = { displayModeBar: false, responsive: true, doubleClick: "reset" };
+  const config = { displayModeBar: false, responsive: true, doubleClick: "reset+autosize" };
   return Plotly.react(byId(id), traces, figureLayout, config);
 }
 
-// KL in nats on a √ scale: the steep beginning and the long tail of a frontier are both legible.
-function sqrtKlAxis(high = Math.max(...sweep().points.kl)) {
+// Where KL axes end: a few policies far beyond every curve would press all others into a corner. Double-click shows them.
+function shownKl() {
+  const { points, curves } = sweep();
+  const all = points.kl.reduce((a, b) => Math.max(a, b), 0);
+  const ends = Object.values(curves).map((curve) => curve.kl.at(-1));
+  const end = 1.15 * Math.max(...ends, 0);
+  return ends.length && all > 1.5 * end ? end : all;
+}
+
+// KL in nats on a √ scale: the steep beginning and the long tail of a frontier are both legible. Ticks that would touch
+// in the plot of this id are left out.
+function sqrtKlAxis(id, high = shownKl()) {
   const steps = [0.1, 0.5, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000];
-  const wide = innerWidth > 700 ? 0.04 : 0.09;
+  const wide = 30 / Math.max(byId(id).clientWidth - 70, 100);
   const shown = steps.reduce((kept, v) => (Math.sqrt(v / high) - Math.sqrt(kept.at(-1) / high) < wide ? kept : [...kept, v]), [0]);
-  return axis("KL, nats per sequence (√ scale)", { tickvals: shown.map(Math.sqrt), ticktext: shown.map(String), range: [0, Math.sqrt(high) * 1.04] });
+  return axis("KL, nats per sequence (√ scale)", { tickvals: shown.map(Math.sqrt), ticktext: shown.map(String), tickangle: 0, range: [0, Math.sqrt(high) * 1.04] });
 }
 
 // Decade ticks as plain numbers; Plotly's own labels on a log axis mix prefixes and bare digits.

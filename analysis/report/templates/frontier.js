@@ -25,10 +25,25 @@ function referenceTraces() {
 
 function referenceLabels() {
   if (state.y !== "gold") return [];
-  return sweep().reference_lines.map(({ name, kl, gold }, k) => ({
-    x: xValue(kl.at(-1)), y: gold.at(-1), text: name, showarrow: false,
-    xanchor: k && !isNarrow() ? "left" : "right", yanchor: isNarrow() ? (k ? "top" : "bottom") : "middle", xshift: k && !isNarrow() ? 4 : -4, bgcolor: variable("--panel"), opacity: 0.9, font: { size: 11.5, color: variable("--reference") },
+  const lines = sweep().reference_lines;
+  const highest = Math.max(...lines.map(({ gold }) => gold.at(-1)));
+  const side = (kl) => (xValue(kl) < xValue(shownKl()) / 2 ? "left" : "right"); // where there is room
+  return lines.map(({ name, kl, gold }) => ({
+    x: xValue(kl.at(-1)), y: gold.at(-1), text: name, showarrow: false, xanchor: side(kl.at(-1)),
+    yanchor: gold.at(-1) === highest ? "bottom" : "top", xshift: side(kl.at(-1)) === "left" ? 4 : -4, bgcolor: variable("--panel"), opacity: 0.9,
+    font: { size: 11.5, color: variable("--reference") },
   }));
+}
+
+// How many checkpoints the axis leaves out, said where they would be.
+function beyondLabel(keep) {
+  const { points } = sweep();
+  const end = shownKl();
+  const beyond = points.kl.filter((kl, i) => xValue(kl) > xValue(end) * 1.04 && keep(points, i) && isShown(points.variant[i]));
+  if (!beyond.length) return [];
+  const text = `${beyond.length} beyond, up to KL ${number(Math.max(...beyond))} →<br>(double-click shows all)`;
+  return [{ x: 1, y: 0.99, xref: "paper", yref: "paper", xanchor: "right", yanchor: "top", align: "right", text, showarrow: false,
+    bgcolor: variable("--panel"), opacity: 0.9, font: { size: 11.5, color: variable("--quiet") } }];
 }
 
 // Each seed's trained policies, joined in the order of their KL: how far runs of one variant lie apart.
@@ -54,22 +69,6 @@ function yRange(traces) {
   return [low - margin, high + margin];
 }
 
-// A few policies that have run away would leave the others a corner of the plot: it ends a little after the curves.
-function klReach() {
-  const { curves, points } = sweep();
-  const most = points.kl.reduce((a, b) => Math.max(a, b), 0);
-  const reach = Object.values(curves).reduce((end, curve) => Math.max(end, curve.kl.at(-1)), 0);
-  return reach > 0 ? Math.min(most, 1.5 * reach) : most;
-}
-
-function beyondLabel(high) {
-  const count = sweep().points.kl.filter((kl) => kl > high * 1.05).length;
-  if (count === 0) return [];
-  const text = `${count} checkpoint${count > 1 ? "s" : ""} beyond →`;
-  const font = { size: 11.5, color: variable("--reference") };
-  return [{ xref: "paper", yref: "paper", x: 1, y: 0, xanchor: "right", yanchor: "bottom", text, showarrow: false, font }];
-}
-
 function drawFrontier() {
   const { curves } = sweep();
   const keep = (p, i) => state.checkpoints === "all" || p.final[i] === 1;
@@ -82,10 +81,9 @@ function drawFrontier() {
     if (state.lines === "seeds") traces.push(...seedTraces(variant));
     else if (curve && state.y === "gold") traces.push(...bandTraces(variant, curve));
   }
-  const high = klReach();
-  const kl = state.x === "sqrt" ? sqrtKlAxis(high) : axis("KL, nats per sequence", { range: [0, high * 1.04] });
+  const kl = state.x === "sqrt" ? sqrtKlAxis("frontier-plot") : axis("KL, nats per sequence", { range: [0, shownKl() * 1.04] });
   const figure = layout(kl, axis(Y_TITLES[state.y], { range: yRange(traces) }));
-  return draw("frontier-plot", traces, { ...figure, annotations: [...referenceLabels(), ...beyondLabel(high)] });
+  return draw("frontier-plot", traces, { ...figure, annotations: [...referenceLabels(), ...beyondLabel(keep)] });
 }
 
 function setUpFrontier() {

@@ -25,6 +25,7 @@ setUpSweeps();
 setUpLegend();
 setUpFrontier();
 setUpPanels();
+setUpPractice();
 setUpTraining();
 setUpSamples();
 const prefersDark = matchMedia("(prefers-color-scheme: dark)");

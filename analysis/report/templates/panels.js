@@ -58,7 +58,7 @@ function drawFits() {
     if (fit) traces.push({ type: "scatter", mode: "lines", x: fit.kl.map(Math.sqrt), y: fit.gold, hoverinfo: "skip", name: DATA.variants[variant].name, line });
     if (peak) traces.push(peakTrace(variant, peak.kl_peak, peak.kl_peak_low, peak.kl_peak_high, peak.gold_peak, "peak at KL", Math.sqrt));
   }
-  draw("fits-plot", traces, layout(sqrtKlAxis(), axis("gold reward, SD of π_ref")));
+  draw("fits-plot", traces, layout(sqrtKlAxis("fits-plot"), axis("gold reward, SD of π_ref")));
 }
 
 const kl = (p, i) => p.kl[i];
@@ -67,9 +67,9 @@ const sqrtKl = (p, i) => Math.sqrt(Math.max(p.kl[i], 0));
 const fromZero = (title) => axis(title, { rangemode: "tozero" });
 const PANELS = {
   "regularization-plot": { keep: moved, x: (p, i) => p.rho_sq[i], y: kl, axes: () => [logAxis("E[ρ²] on held-out pairs, nats²"), logAxis("KL, nats per sequence")] },
-  "length-plot": { x: sqrtKl, y: (p, i) => p.response_tokens[i], axes: () => [sqrtKlAxis(), fromZero("tokens")] },
-  "eos-plot": { x: sqrtKl, y: (p, i) => p.eos_rate[i], axes: () => [sqrtKlAxis(), fromZero("share of responses")] },
-  "distinct-plot": { x: sqrtKl, y: (p, i) => p.distinct_2[i], axes: () => [sqrtKlAxis(), fromZero("share of bigrams")] },
+  "length-plot": { x: sqrtKl, y: (p, i) => p.response_tokens[i], axes: (id) => [sqrtKlAxis(id), fromZero("tokens")] },
+  "eos-plot": { x: sqrtKl, y: (p, i) => p.eos_rate[i], axes: (id) => [sqrtKlAxis(id), fromZero("share of responses")] },
+  "distinct-plot": { x: sqrtKl, y: (p, i) => p.distinct_2[i], axes: (id) => [sqrtKlAxis(id), fromZero("share of bigrams")] },
 };
 
 function setUpPanels() {
@@ -77,7 +77,7 @@ function setUpPanels() {
   registerPlot("kl-beta-plot", drawKlBeta);
   registerPlot("fits-plot", drawFits);
   for (const [id, { keep, x, y, axes }] of Object.entries(PANELS)) {
-    registerPlot(id, () => draw(id, shownVariants().map((variant) => pointsTrace(variant, pointIndices(variant, keep), x, y, 6)), layout(...axes())));
+    registerPlot(id, () => draw(id, shownVariants().map((variant) => pointsTrace(variant, pointIndices(variant, keep), x, y, 6)), layout(...axes(id))));
   }
   // Side by side: every view's curves on common axes.
   DATA.sweeps.forEach((view, k) => {
@@ -91,5 +91,5 @@ function drawSide(id, view) {
   const highest = Math.max(...curves.flatMap((curve) => curve.kl));
   const golds = curves.flatMap((curve) => [...curve.gold_low, ...curve.gold_high]).filter((value) => value !== null);
   const traces = shownVariants().filter((variant) => view.curves[variant]).flatMap((variant) => bandTraces(variant, view.curves[variant], Math.sqrt));
-  draw(id, traces, layout(sqrtKlAxis(highest), axis("gold reward, SD of π_ref", { range: [Math.min(...golds), Math.max(...golds)] })));
+  draw(id, traces, layout(sqrtKlAxis(id, highest), axis("gold reward, SD of π_ref", { range: [Math.min(...golds), Math.max(...golds)] })));
 }

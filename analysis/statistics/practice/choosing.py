@@ -48,6 +48,7 @@ RULES: dict[str, Rule] = {
     "highest pair accuracy": _highest("pair_accuracy", 1),
     **{f"largest KL up to {kl:g} nats": _within_budget(kl) for kl in KL_BUDGETS},
     "smallest strength": _highest("strength", -1),
+    "largest strength": _highest("strength", 1),
     f"strength {USUAL_BETA:g}": _usual,
 }
 

@@ -7,6 +7,11 @@ from analysis.data.sweep import Sweep
 from analysis.statistics.practice.policies import Policies, over_seeds
 
 COLUMNS = ("variant", "strength", "kl", "length", "gold", "controlled", "controlled_low", "controlled_high", "kind")
+_AVERAGED = ("reward", "with_gold", "with_length")
+IMPLICIT_COLUMNS = (
+    "variant", "strength", "kl", "length", "cells",
+    *(f"{key}{suffix}" for key in _AVERAGED for suffix in ("", "_low", "_high")), "kind",
+)  # fmt: skip
 
 
 def length_slope(reference: pd.DataFrame) -> float:
@@ -43,21 +48,28 @@ def control_length(policies: Policies, reference: pd.DataFrame) -> pd.DataFrame:
 
 
 def implicit_reward(sweep: Sweep, policies: Policies) -> pd.DataFrame:
-    """What a policy's log-ratio to π_ref, its implicit reward over β, goes with among its own samples.
+    """The implicit reward β · log(π / π_ref) of a policy's own samples, and what it goes with.
 
     Returns:
-        ``variant, strength, cells, with_gold, with_length``: Spearman's rank correlations of the sampled log-ratio with
-        gold and with length, averaged over seeds; NaN where one of them is constant.
+        IMPLICIT_COLUMNS: mean over a policy's samples (nats; NaN where a method has no β), and among the samples of a
+        policy Spearman's rank correlations with gold and with length (NaN where one of them is constant); all averaged
+        over seeds, with t intervals.
     """
     samples = sweep.samples(["gold", "length", "kl_k1"], cells=policies.rows["cell"])
-    keys = ["variant", "strength", "seed"]
-    ranks = samples.groupby(keys, sort=False)[["gold", "length", "kl_k1"]].rank()
     rows = []
-    with np.errstate(invalid="ignore", divide="ignore"):
-        for (variant, strength, _), cell in pd.concat([samples[keys], ranks], axis=1).groupby(keys, sort=False):
-            rows.append((variant, strength, cell["kl_k1"].corr(cell["gold"]), cell["kl_k1"].corr(cell["length"])))
-    table = pd.DataFrame(rows, columns=["variant", "strength", "with_gold", "with_length"])
-    groups = table.groupby(["variant", "strength"], sort=False)
-    return groups.agg(
-        cells=("with_gold", "size"), with_gold=("with_gold", "mean"), with_length=("with_length", "mean")
-    ).reset_index()
+    by_cell = dict(iter(samples.groupby("cell", sort=False)))
+    beta = policies.rows["beta"] if "beta" in policies.rows else pd.Series(np.nan, policies.rows.index)
+    for row, strength_of_reward in zip(policies.rows.itertuples(), beta, strict=True):
+        own = by_cell[row.cell]
+        ranks = own[["kl_k1", "gold", "length"]].rank().to_numpy()
+        with np.errstate(invalid="ignore", divide="ignore"):
+            correlation = np.corrcoef(ranks, rowvar=False)[0]
+        reward = (np.nan if strength_of_reward is None else strength_of_reward) * own["kl_k1"].mean()
+        rows.append((row.variant, row.strength, row.kl, own["length"].mean(), reward, *correlation[1:]))
+    table = pd.DataFrame(rows, columns=["variant", "strength", "kl", "length", *_AVERAGED])
+    found = []
+    for (variant, strength), part in table.groupby(["variant", "strength"], sort=False):
+        averaged = [limit for key in _AVERAGED for limit in over_seeds(part[key].dropna().to_numpy())]
+        kind = "seeds_only" if len(part) > 1 else "none"
+        found.append((variant, strength, part["kl"].mean(), part["length"].mean(), len(part), *averaged, kind))
+    return pd.DataFrame(found, columns=list(IMPLICIT_COLUMNS))

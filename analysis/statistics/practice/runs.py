@@ -10,7 +10,9 @@ from analysis.statistics.intervals import LEVEL
 from analysis.statistics.practice.policies import Policies
 
 KL_BUDGETS = (0.5, 1.0, 2.0)  # nats
-IMPROVEMENT_COLUMNS = ("variant_a", "variant_b", "kl", "probability", "probability_low", "probability_high", "seeds")
+BELOW_COLUMNS = ("variant", "seed", "cells", "below", "rate", "rate_low", "rate_high", "kind")
+IMPROVEMENT_COLUMNS = ("variant_a", "variant_b", "kl", "probability", "probability_low", "probability_high", "seeds",
+                       "kind")  # fmt: skip
 _RESAMPLES = 2000
 
 
@@ -18,19 +20,20 @@ def below_reference(rows: pd.DataFrame) -> pd.DataFrame:
     """How many trained policies score below π_ref beyond noise (one-sided 97.5 % over prompts).
 
     Returns:
-        ``variant, seed, cells, below, rate, rate_low, rate_high``; a row per variant over all seeds (seed is NaN) with
-        Clopper and Pearson's interval, which takes runs as independent, and one per variant and seed without.
+        BELOW_COLUMNS; a row per variant over all seeds (seed is NaN) with Clopper and Pearson's interval, which takes
+        runs as independent, and one per variant and seed without.
     """
     below = rows["gold"] + stats.norm.ppf((1 + LEVEL) / 2) * rows["gold_se"] < 0
     counted = rows[["variant", "seed"]].assign(below=below)
     table = []
     for variant, part in counted.groupby("variant", sort=False):
-        exact = stats.binomtest(int(part["below"].sum()), len(part)).proportion_ci(LEVEL, method="exact")
-        table.append((variant, np.nan, len(part), int(part["below"].sum()), part["below"].mean(), *exact))
+        count = int(part["below"].sum())
+        exact = stats.binomtest(count, len(part)).proportion_ci(LEVEL, method="exact")
+        table.append((variant, np.nan, len(part), count, count / len(part), *exact, "exact_binomial"))
         for seed, own in part.groupby("seed"):
-            table.append((variant, seed, len(own), int(own["below"].sum()), own["below"].mean(), np.nan, np.nan))
-    columns = ["variant", "seed", "cells", "below", "rate", "rate_low", "rate_high"]
-    return pd.DataFrame(table, columns=columns)
+            count = int(own["below"].sum())
+            table.append((variant, seed, len(own), count, count / len(own), np.nan, np.nan, "none"))
+    return pd.DataFrame(table, columns=list(BELOW_COLUMNS))
 
 
 def gold_by_seed(rows: pd.DataFrame, kl: float) -> pd.Series:
@@ -64,5 +67,5 @@ def probability_of_improvement(policies: Policies, rng: np.random.Generator) -> 
             wins = (own[:, None] > other) + 0.5 * (own[:, None] == other)
             resampled = wins[drawn[:, :, None], drawn_other[:, None, :]].mean(axis=(1, 2))
             limits = np.quantile(resampled, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-            rows.append((a, b, kl, wins.mean(), *limits, len(own)))
+            rows.append((a, b, kl, wins.mean(), *limits, len(own), "seed_bootstrap"))
     return pd.DataFrame(rows, columns=list(IMPROVEMENT_COLUMNS))

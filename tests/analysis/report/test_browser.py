@@ -10,6 +10,7 @@ from synthetic_runs import Truth, write_sweep
 
 from analysis.data.load import load_sweep
 from analysis.report.build import build_report
+from analysis.statistics.practice.choosing import ORACLE
 from bench import records
 
 pytestmark = pytest.mark.browser
@@ -287,6 +288,70 @@ def test_a_clicked_point_leads_to_its_files_and_samples(open_report, analysis, h
     assert Path(unquote(path)) == hostile_sweep_dir / cell / "config.yaml"
     links.last.click()
     assert page.locator("#cell").evaluate("select => select.selectedOptions[0].label") == cell
+
+
+def test_the_regret_of_every_rule_is_drawn(open_report, analysis):
+    page = open_report()
+    page.locator("#choosing-plot").scroll_into_view_if_needed()
+    page.wait_for_selector("#choosing-plot .main-svg")
+    drawn = dict(page.evaluate("() => document.getElementById('choosing-plot').data.map(t => [t.name, t.x])"))
+    table = analysis.practice.choosing
+    assert set(drawn) == set(table["variant"])
+    for variant, values in drawn.items():
+        rows = table[(table["variant"] == variant) & (table["rule"] != ORACLE)]
+        assert [value for value in values if value is not None] == pytest.approx(list(rows["regret"]), rel=1e-3)
+    page.get_by_role("button", name="hinge (SLiC)").click()
+    assert page.evaluate("() => document.getElementById('choosing-plot').data.map(t => t.name)") == ["hinge"]
+
+
+def test_residuals_are_drawn_when_their_details_open(open_report, analysis):
+    page = open_report()
+    page.get_by_text("How well the lines fit").click()
+    page.wait_for_selector("#residual-frontier-plot .main-svg")
+    drawn = dict(page.evaluate("() => document.getElementById('residual-frontier-plot').data.map(t => [t.name, t.y])"))
+    table = analysis.practice.residuals.query("line == 'frontier'")
+    for variant, rows in table.groupby("variant"):
+        assert drawn[variant] == pytest.approx(list(rows["residual"]), rel=1e-3)
+    width = page.locator("#residual-frontier-plot .main-svg").first.bounding_box()["width"]
+    assert width <= page.locator("#residual-frontier-plot").bounding_box()["width"] + 1
+
+
+def test_length_controlled_gold_stands_beside_raw_gold(open_report, analysis):
+    page = open_report()
+    page.locator("#controlled-plot").scroll_into_view_if_needed()
+    page.wait_for_selector("#controlled-plot .main-svg")
+    seen = "[t.name, t.marker.symbol.includes('open'), t.y]"
+    script = f"() => document.getElementById('controlled-plot').data.map(t => {seen})"
+    drawn = {(name, hollow): values for name, hollow, values in page.evaluate(script)}
+    for variant, rows in analysis.practice.length.groupby("variant"):
+        assert drawn[variant, True] == pytest.approx(list(rows["gold"]), rel=1e-3)
+        assert drawn[variant, False] == pytest.approx(list(rows["controlled"]), rel=1e-3)
+
+
+def test_a_policy_far_beyond_every_curve_is_counted_and_shown_on_a_double_click(open_report, tmp_path, few_figures):
+    sweep_dir = write_sweep(
+        tmp_path / "far", Truth(losses=("logistic",), betas=(0.1, 0.3, 1.0, 3.0), seeds=(0, 1), prompts=8)
+    )
+    path = sweep_dir / records.read_plan(sweep_dir)["cells"][0]["cell"] / records.RECORDS_FILE
+    *rows, last = map(json.loads, path.read_text().splitlines())
+    path.write_text("".join(json.dumps(row) + "\n" for row in [*rows, last | {"kl": 900.0, "kl_k1": 900.0}]))
+    for samples in sweep_dir.glob(f"*/{records.SAMPLES_FILE}"):
+        samples.unlink()
+    sweep = load_sweep(sweep_dir)
+    page = open_report(page_path=build_report([sweep], tmp_path / "report", notebooks=False))
+    end = "document.getElementById('frontier-plot')._fullLayout.xaxis.range[1]"
+    assert page.evaluate(end) < 20
+    words = page.locator("#frontier-plot .annotation-text").all_text_contents()
+    beyond = (sweep.checkpoints["kl"] ** 0.5 > page.evaluate(end)).sum()
+    assert any(f"{beyond} beyond, up to KL 900" in text for text in words), words
+    box = page.locator("#frontier-plot .nsewdrag").first.bounding_box()
+    page.mouse.dblclick(box["x"] + box["width"] / 3, box["y"] + 8)
+    page.wait_for_function(f"{end} >= 30")
+
+
+def test_on_a_phone_the_frontier_comes_before_the_verdicts(open_report):
+    page = open_report(PHONE)
+    assert page.locator("#frontier").bounding_box()["y"] < page.locator(".verdicts").bounding_box()["y"]
 
 
 def test_lines_of_each_seed_on_demand(open_report, analysis):

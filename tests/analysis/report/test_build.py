@@ -5,7 +5,6 @@ import re
 from html.parser import HTMLParser
 from itertools import pairwise
 
-import numpy as np
 import pandas as pd
 import pytest
 from synthetic_runs import Truth, cell_name, write_sweep
@@ -14,7 +13,6 @@ from analysis.data.load import load_sweep
 from analysis.report import build
 from analysis.report.__main__ import main
 from analysis.report.build import RefusedOutput, build_report
-from analysis.report.sources import digest_sources
 from bench import records
 
 SMALL = Truth(losses=("logistic", "squared"), betas=(0.03, 0.1, 0.3, 1.0), seeds=(0, 1), steps=(0, 24, 192), prompts=16)
@@ -59,8 +57,9 @@ def test_every_figure_and_table_is_there(report_dir):
         assert all((report_dir / "figures" / f"{name}.{kind}").stat().st_size for kind in ("png", "svg", "pdf", "csv"))
     tables = {path.stem: pd.read_csv(path) for path in (report_dir / "tables").glob("*.csv")}
     assert {path.stem for path in (report_dir / "tables").glob("*.parquet")} == set(tables)
-    again = pd.read_parquet(report_dir / "tables" / "frontier.parquet")
-    np.testing.assert_allclose(again["common_kl"], tables["frontier"]["common_kl"])
+    for name, table in tables.items():
+        kept = pd.read_parquet(report_dir / "tables" / f"{name}.parquet")
+        assert (list(kept), len(kept)) == (list(table), len(table)), name
     assert {"cells", "checkpoints", "frontier", "optimal_beta", "beta_ratios", "best_of_n"} <= set(tables)
     assert len(tables["cells"]) == 32
     assert len(tables["checkpoints"]) == 120
@@ -225,21 +224,10 @@ def test_a_report_is_made_again_only_if_something_changed(tmp_path, capsys, few_
     assert main(["--no-notebooks", "--if-changed", "--seed=1", str(sweep)]) == 2  # no page: it is not up to date
 
 
-@pytest.mark.parametrize("name", ["plan.json", "labels-p1.parquet", "c/held_out.parquet", "c/samples.parquet", "rules"])
-def test_every_file_that_a_report_is_made_from_makes_it_old(tmp_path, name):
-    (tmp_path / "c").mkdir()
-    rules = tmp_path / "rules"
-    before = digest_sources([tmp_path], rules, (0, None))
-    (tmp_path / name).write_text("new")
-    assert digest_sources([tmp_path], rules, (0, None)) != before
-
-
 def test_command_line_writes_beside_the_sweep(tmp_path, capsys, few_figures):
     sweep_dir = write_sweep(tmp_path / "small", SMALL)
     assert main([str(sweep_dir), "--no-notebooks"]) == 0
-    took, page = capsys.readouterr().out.splitlines()
-    assert re.fullmatch(r"report \d+ s", took)
-    assert page == str(sweep_dir / "report" / "index.html")
+    assert capsys.readouterr().out.strip() == str(sweep_dir / "report" / "index.html")
 
 
 @pytest.mark.parametrize(

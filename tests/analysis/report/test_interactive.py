@@ -13,7 +13,8 @@ from analysis.data.load import load_sweep
 from analysis.data.sample_texts import TextPool, collect_texts, evenly_spaced
 from analysis.data.training import MAX_POINTS, QUANTITIES
 from analysis.report import interactive
-from analysis.report.interactive import numbers, page_data, to_script_json
+from analysis.report.interactive import page_data
+from analysis.report.script_json import numbers, to_script_json
 from analysis.statistics.views import analyze_views
 from bench import records
 

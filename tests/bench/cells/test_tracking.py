@@ -1,6 +1,7 @@
 """W&B mirrors the records, one offline run a cell, and whatever happens to it costs no cell."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -69,6 +70,24 @@ def test_each_cell_is_one_run_that_ends_in_its_final_record(make_cell, tmp_path)
         config = {key: value for key, value in run.config.items() if not key.startswith("_")}
         assert (config["optim"]["lr"], config["seed"], config["world"]["name"]) == (1e-2, cell.config.seed, "tiny")
         assert run.axes == {"step": "", "*": "step", "frontier/gold": "kl", "frontier/win_rate": "kl"}
+
+
+def test_the_panels_that_the_docs_describe_have_their_metrics(make_cell, tmp_path):
+    text = (ROOT / "docs" / "wandb.md").read_text(encoding="utf-8")
+    run_cell(make_cell())
+    (run,) = map(read_offline_run, offline_run_files(tmp_path / "runs"))
+    tables = [line.split("|")[1:4] for line in text.splitlines() if line.startswith("| `")]
+    logged = {key for row in run.history for key in row}
+    named = 0
+    for keys, _, axis in tables:
+        for key in re.findall(r"`([^`]+)`", keys):
+            assert key in logged, key
+            assert run.axes.get(key, run.axes["*"]) == axis.strip(" `"), key
+            named += 1
+    assert named >= 15
+    assert set(re.findall(r"`summary: (\w+)`", text)) <= set(run.summary)
+    in_config = set(re.findall(r"`config: (\w+)`", text))
+    assert {"variant", "strength", "seed"} <= in_config <= set(run.config)
 
 
 def test_an_interrupted_cell_ends_with_one_run_of_the_same_id(make_cell, tmp_path):

@@ -1,5 +1,7 @@
 """Rules, variance components, length and probabilities against closed forms, scipy and simulations with known truth."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -7,11 +9,12 @@ from scipy import stats
 from synthetic_runs import Truth, write_sweep
 
 from analysis.data.load import load_sweep
-from analysis.statistics.practice import study_practice
+from analysis.statistics.analyze import analyze
 from analysis.statistics.practice.choosing import ORACLE, compare_rules
-from analysis.statistics.practice.length import control_length, length_slope
-from analysis.statistics.practice.noise import detectable, split_variance
+from analysis.statistics.practice.length import control_length, implicit_reward, length_slope
+from analysis.statistics.practice.noise import component, detectable, split_variance, visible_at_equal_kl
 from analysis.statistics.practice.policies import Policies, over_seeds, read_policies
+from analysis.statistics.practice.residuals import residuals
 from analysis.statistics.practice.runs import below_reference, gold_by_seed, probability_of_improvement
 
 STRENGTHS = (0.01, 0.1, 1.0)
@@ -45,6 +48,7 @@ def test_rules_choose_as_they_say_and_regret_is_the_difference_by_hand():
                 "highest pair accuracy": (1.0, 2.0, 1.0), "largest KL up to 1 nats": (1.0, 2.0, 1.0),
                 "largest KL up to 2 nats": (0.1, 3.0, 0.0),
                 "largest KL up to 5 nats": (0.01, 1.0, 2.0), "smallest strength": (0.01, 1.0, 2.0),
+                "largest strength": (1.0, 2.0, 1.0),
                 "strength 0.1": (0.1, 3.0, 0.0)}  # fmt: skip
     for rule, (strength, value, regret) in expected.items():
         assert table.loc[rule, ["strength", "gold", "regret"]].tolist() == [strength, value, regret], rule
@@ -78,50 +82,114 @@ def test_intervals_over_seeds_are_scipys():
 
 # Noise
 
+TRUE_VARIANCE = {"seed": 0.004, "run": 0.001, "prompt": 0.3, "sample": 0.8}
 
-def test_variance_components_are_those_of_the_simulation():
-    rng, truth = np.random.default_rng(1), {"seed": 0.004, "run": 0.001, "prompt": 0.3, "sample": 0.8}
-    found = []
-    configurations, seeds, prompts, samples = 12, 10, 64, 4
-    for _ in range(60):
-        seed = rng.normal(0, truth["seed"] ** 0.5, seeds)[None, :, None]
-        run = rng.normal(0, truth["run"] ** 0.5, (configurations, seeds, 1))
-        prompt = rng.normal(0, truth["prompt"] ** 0.5, prompts)
-        noise = rng.normal(0, (truth["sample"] / samples) ** 0.5, (configurations, seeds, prompts))
-        gold = (rng.normal(0, 0.3, (configurations, 1, 1)) + seed + run + prompt + noise).reshape(-1, prompts)
-        policies = policies_of(
-            gold, seeds=seeds, variants=("a", "b", "c", "d"), within=truth["sample"], samples=samples
-        )
-        found.append(split_variance(policies).set_index("source")["variance"])
-    means = pd.DataFrame(found).mean()
-    assert means["seed"] == pytest.approx(truth["seed"], rel=0.15)
-    assert means["run"] == pytest.approx(truth["run"], rel=0.25)
-    assert means["prompt"] == pytest.approx(truth["prompt"] / prompts, rel=0.15)
-    assert means["sample"] == pytest.approx(truth["sample"] / prompts / samples)
+
+def simulated(rng, *, variants=6, seeds=10, prompts=64, samples=4):
+    """Policies of one strength with TRUE_VARIANCE; variants differ in their means too."""
+    sd = {source: value**0.5 for source, value in TRUE_VARIANCE.items()}
+    draws = rng.normal(0, sd["sample"], (variants, seeds, prompts, samples))
+    gold = (
+        rng.normal(0, 0.3, (variants, 1, 1)) + rng.normal(0, sd["seed"], (1, seeds, 1))
+        + rng.normal(0, sd["run"], (variants, seeds, 1)) + rng.normal(0, sd["prompt"], prompts) + draws.mean(axis=-1)
+    )  # fmt: skip
+    names = tuple("abcdefgh"[:variants])
+    policies = policies_of(gold.reshape(-1, prompts), seeds=seeds, variants=names, strengths=(0.1,), samples=samples)
+    return replace(policies, within=draws.var(axis=-1, ddof=1).mean(axis=-1).ravel())
+
+
+def test_variance_components_are_those_of_the_simulation_and_their_intervals_cover_them():
+    rng = np.random.default_rng(1)
+    truth = pd.Series(TRUE_VARIANCE) / [1, 1, 64, 64 * 4]
+    found = [split_variance(simulated(rng)).set_index("source") for _ in range(300)]
+    means = pd.DataFrame([each["variance"] for each in found]).mean()
+    assert means["seed"] == pytest.approx(truth["seed"], rel=0.1)
+    assert means["run"] == pytest.approx(truth["run"], rel=0.2)
+    assert means["prompt"] == pytest.approx(truth["prompt"], rel=0.05)
+    assert means["sample"] == pytest.approx(truth["sample"], rel=0.01)
+    covered = pd.DataFrame([(each["variance_low"] <= truth) & (truth <= each["variance_high"]) for each in found])
+    assert covered.mean().between(0.915, 0.985).all(), covered.mean()
+    assert {(int(each["variants"].iloc[0]), int(each["seeds"].iloc[0])) for each in found} == {(6, 10)}
+    assert found[0]["cancels"].to_dict() == {"seed": True, "run": False, "prompt": True, "sample": False}
+
+
+def test_a_component_alone_has_the_chi_squared_interval():
+    estimate, low, high = component(2.0, 9, 0.0, np.inf, 4)
+    assert estimate == 0.5
+    assert (low, high) == pytest.approx((9 * 2 / 4 / stats.chi2.ppf(0.975, 9), 9 * 2 / 4 / stats.chi2.ppf(0.025, 9)))
+    known = component(2.0, 9, 0.5, np.inf, 1)
+    assert known == pytest.approx((1.5, 9 * 1.5 / stats.chi2.ppf(0.975, 9), 9 * 1.5 / stats.chi2.ppf(0.025, 9)))
+    assert component(1.0, 9, 4.0, 30, 1)[:2] == (0.0, 0.0)
+    assert np.isnan(component(0.0, 9, 0.0, np.inf, 1)[1:]).all()
+
+
+def test_strengths_are_split_apart_and_copies_count_once():
+    rng = np.random.default_rng(6)
+    quiet, loud = (rng.normal(0, scale, (2, 4, 8)) for scale in (0.1, 3.0))
+    gold = np.concatenate([np.stack([quiet, loud], axis=1), np.stack([quiet, loud], axis=1)[:1]]).reshape(-1, 8)
+    policies = policies_of(gold, seeds=4, variants=("a", "b", "copy_of_a"), strengths=(0.1, 1.0), within=0.0)
+    table = split_variance(policies).set_index(["strength", "source"])
+    assert (table["variants"] == 2).all()
+    assert table.loc[(1.0, "run"), "variance"] > 100 * table.loc[(0.1, "run"), "variance"]
 
 
 def test_the_detectable_difference_is_found_in_four_of_five_sweeps():
     rng, policies = np.random.default_rng(2), policies_of(np.zeros((30, 64)), seeds=10)
     components = pd.DataFrame({
-        "source": ["seed", "run", "prompt", "sample"], "variance": [0.01, 0.001, 0.01, 0.002],
+        "strength": 0.1, "seeds": 10, "source": ["seed", "run", "prompt", "sample"],
+        "variance": [0.01, 0.001, 0.01, 0.002],
     })  # fmt: skip
     table = detectable(policies, components).set_index("purchase")
     difference = table.loc["as it is", "difference"]
     each = np.sqrt(0.003)
-    found = [
-        stats.ttest_rel(difference + rng.normal(0, each, 10), rng.normal(0, each, 10)).pvalue < 0.05
-        for _ in range(2000)
-    ]
-    assert np.mean(found) == pytest.approx(0.8, abs=0.04)
+    first, second = rng.normal(0, each, (2, 10, 4000))
+    found = stats.ttest_rel(difference + first, second).pvalue < 0.05
+    assert found.mean() == pytest.approx(0.8, abs=0.02)
     assert table.loc["twice the seeds", "difference"] < difference / 1.35
     halved = table.loc[["twice the prompts", "twice the samples per prompt"], "difference"]
     assert halved.tolist() == pytest.approx([difference * np.sqrt(2 / 3)] * 2)
 
 
-def test_one_seed_or_one_configuration_has_no_components():
-    for policies in (policies_of(np.zeros((3, 8)), seeds=1), policies_of(np.zeros((4, 8)), seeds=4, strengths=(1.0,))):
+def test_what_frontiers_see_is_the_noncentral_t_of_their_standard_errors():
+    pairwise = pd.DataFrame({"kl": [1.0, 1.0, 1.0, 2.0], "difference_se": [0.01, 0.02, 0.06, np.nan]})
+    table = visible_at_equal_kl(pairwise, 10)
+    assert table[["kl", "pairs"]].to_numpy().tolist() == [[1.0, 3]]
+    power = stats.nct.sf(stats.t.ppf(0.975, 9), 9, table["difference"][0] / 0.02)
+    assert power == pytest.approx(0.8)
+    assert visible_at_equal_kl(pairwise, 1).empty
+
+
+def test_one_seed_or_one_variant_has_no_components():
+    for policies in (
+        policies_of(np.zeros((6, 8)), seeds=1, variants=("a", "b")),
+        policies_of(np.zeros((4, 8)), seeds=4, strengths=(1.0,)),
+    ):
         assert split_variance(policies).empty
         assert detectable(policies, split_variance(policies)).empty
+
+
+# Residuals
+
+
+def test_residuals_are_gold_minus_the_line():
+    class Line:  # gold 1 + KL, from KL 0.5 to 5
+        kl_min, kl_max = 0.5, 5.0
+
+        def gold(self, kl):
+            return np.stack([1 + kl, 7 + kl])
+
+    rows = pd.DataFrame({
+        "variant": "a", "strength": [0.1, 0.1, 1.0, 1.0], "seed": [0, 1, 0, 1], "kl": [4.0, 1.0, 0.1, 9.0],
+        "gold": [5.5, 2.1, 0.0, 0.0],
+    })  # fmt: skip
+    fits = pd.DataFrame({"variant": ["a"], "form": ["best_of_n"], "first": [2.0], "second": [0.5]})
+    table = residuals(rows, {"a": Line()}, fits).set_index("line")
+    assert set(table["strength"]) == {0.1}, "KL 0.1 and 9 lie beyond the curve"
+    expected = {"frontier": [0.5, 0.1], "best_of_n": [5.5 - (2 * 2 - 0.5 * 4), 2.1 - (2 - 0.5)]}
+    for line, values in expected.items():
+        assert table.loc[line, ["residual", "residual_low", "residual_high"]].tolist() == pytest.approx(
+            over_seeds(np.array(values))
+        )
 
 
 # Length
@@ -194,20 +262,39 @@ def test_probability_of_improvement_is_mann_whitneys():
 # From a sweep on disk
 
 
-def test_a_sweep_is_studied_as_a_whole(tmp_path):
-    sweep = load_sweep(write_sweep(tmp_path / "runs", Truth(losses=("logistic", "squared"), prompts=24)))
+@pytest.fixture(scope="module")
+def sweep(tmp_path_factory):
+    truth = Truth(losses=("logistic", "squared"), prompts=24)
+    return load_sweep(write_sweep(tmp_path_factory.mktemp("runs") / "practice", truth))
+
+
+def test_a_sweep_is_studied_as_a_whole(sweep):
     policies = read_policies(sweep)
     first = sweep.samples(["prompt_id", "gold"]).groupby("cell", sort=False)["gold"].mean()
     np.testing.assert_allclose(policies.gold.mean(axis=1), first[policies.rows["cell"]])
-    practice = study_practice(sweep, np.random.default_rng(0))
+    practice = analyze(sweep, np.random.default_rng(0)).practice
     assert set(practice.choosing["variant"]) == {"logistic", "squared"}
-    assert practice.variance["source"].tolist() == ["seed", "run", "prompt", "sample"]
-    assert np.isnan(practice.variance.set_index("source").loc["sample", "variance"]), "one sample per prompt"
+    strengths = sorted(policies.rows["strength"].unique())
+    variance = practice.variance.set_index(["strength", "source"])["variance"]
+    assert list(variance.index) == [(s, source) for s in strengths for source in ("seed", "run", "prompt", "sample")]
+    assert variance.xs("sample", level="source").isna().all(), "one sample per prompt"
     assert len(practice.length) == 10
     assert practice.implicit["cells"].eq(3).all()
+    assert set(practice.residuals["line"]) == {"frontier", "best_of_n", "rl", "saturating"}
+
+
+def test_implicit_reward_is_beta_times_the_mean_log_ratio(sweep):
+    table = implicit_reward(sweep, read_policies(sweep)).set_index(["variant", "strength"])
+    samples = sweep.samples(["kl_k1", "gold"])
+    for (variant, strength), part in samples.groupby(["variant", "strength"]):
+        row = table.loc[variant, strength]
+        rewards = (strength * part.groupby("seed")["kl_k1"].mean()).to_numpy()
+        assert row[["reward", "reward_low", "reward_high"]].tolist() == pytest.approx(over_seeds(rewards))
+        with_gold = [stats.spearmanr(own["kl_k1"], own["gold"]).statistic for _, own in part.groupby("seed")]
+        assert row["with_gold"] == pytest.approx(np.mean(with_gold))
 
 
 def test_without_samples_there_is_nothing_to_study(tmp_path):
     truth = Truth(losses=("logistic",), prompts=24)
     sweep = load_sweep(write_sweep(tmp_path / "runs", truth, with_samples=False))
-    assert study_practice(sweep, np.random.default_rng(0)) is None
+    assert analyze(sweep, np.random.default_rng(0)).practice is None
