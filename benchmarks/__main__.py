@@ -1,6 +1,6 @@
 """All benchmarks that need no GPU, as markdown tables for docs/performance.md.
 
-    python -m benchmarks [--against CHECKOUT] [--rounds 3] [--sweep runs/frontier] [KEY=VALUE ...]
+    python -m benchmarks [--against CHECKOUT] [--rounds 3] [--cpu] [--sweep runs/frontier] [KEY=VALUE ...]
 
 KEY=VALUE are settings of the cells. The first run builds what cells stand on. Nothing else should run meanwhile.
 """
@@ -25,12 +25,14 @@ def main() -> int:
     parser.add_argument("--against", metavar="CHECKOUT", help="another working tree; TRL's side needs none")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--sweep", default="runs/frontier", help="a finished sweep, for the reports' times")
+    parser.add_argument("--cpu", action="store_true", help="processor time of cells, where the machine is busy")
     options = parser.parse_args()
+    cpu = ["--cpu"] if options.cpu else []
     other = ["--against", options.against] if options.against else []
     print(f"{machine()}\n", flush=True)
     parts = {
-        "A warm cell and its parts": ["cell.py", "--cells", str(options.rounds), *other, *options.overrides],
-        "Beside TRL's DPOTrainer": ["beside_trl.py", "--rounds", str(options.rounds), *options.overrides],
+        "A warm cell and its parts": ["cell.py", "--cells", str(options.rounds), *cpu, *other, *options.overrides],
+        "Beside TRL's DPOTrainer": ["beside_trl.py", "--rounds", str(options.rounds), *cpu, *options.overrides],
         "Start-up and reports": ["commands.py", "--rounds", str(options.rounds), "--sweep", options.sweep, *other],
     }
     statuses = []
