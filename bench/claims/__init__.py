@@ -10,7 +10,7 @@ removes the older ones. There are no locks of the operating system: on network f
 or local to a machine, and they say nothing about who holds them.
 """
 
-from bench.claims.files import STALE_SECONDS, is_alive, is_claimed, read_holder, server_time
+from bench.claims.files import STALE_SECONDS, is_alive, is_claimed, last_beat, read_holder, server_time
 from bench.claims.holding import HEARTBEAT_SECONDS, Claim, ClaimLost
 from bench.claims.owner import Holder
 from bench.claims.taking import hold, try_claim
@@ -24,6 +24,7 @@ __all__ = [
     "hold",
     "is_alive",
     "is_claimed",
+    "last_beat",
     "read_holder",
     "server_time",
     "try_claim",

@@ -77,6 +77,13 @@ def is_alive(directory: Path, holder: Holder, *, stale_seconds: float = STALE_SE
     return server_time(directory) - found[1] < stale_seconds
 
 
+def last_beat(directory: Path) -> float | None:
+    """When the newest claim was last touched, by the file server's clock; None if there is none."""
+    claims = list_claims(directory)
+    found = _read(claim_path(directory, max(claims))) if claims else None
+    return None if found is None else found[1]
+
+
 def remove_claim(directory: Path, generation: int, token: str) -> None:
     """Remove a claim if it is still the one with this token."""
     found = read_claim(directory, generation)

@@ -168,7 +168,8 @@ def _run(
                 LocalWorkers(sweep_dir, call, min(workers, len(waiting)), _warn_on(console)).run(lambda: len(left()))
             else:
                 jobs, max_cells = (1, workers) if is_broken else (min(workers, len(waiting)), None)
-                task = partial(_work_for_hydra, sweep_dir.resolve(), call, os.getpid(), max_cells)
+                pool_since = server_time(sweep_dir) if jobs > 1 else None
+                task = partial(_work_for_hydra, sweep_dir.resolve(), call, os.getpid(), max_cells, pool_since)
                 launch_with_hydra(request.fixed, task, jobs)
             is_broken = False
         except BrokenProcessPool:  # joblib's: when one of its workers is killed, the others end with it
@@ -178,13 +179,15 @@ def _run(
             return
 
 
-def _work_for_hydra(sweep_dir: Path, call: str, driver_pid: int, max_cells: int | None) -> None:
+def _work_for_hydra(
+    sweep_dir: Path, call: str, driver_pid: int, max_cells: int | None, pool_since: float | None
+) -> None:
     """A job of a Hydra launcher: a worker, in the driver's process, in a child of it, or far away."""
     from bench.sweep.stopping import StopRequest
     from bench.sweep.workers import work
 
     stop = StopRequest(driver_pid=driver_pid if os.getppid() == driver_pid else None)
-    work(sweep_dir, stop, call=call, max_cells=max_cells)
+    work(sweep_dir, stop, call=call, max_cells=max_cells, pool_since=pool_since)
     if stop.by_signal and os.getpid() == driver_pid:
         raise KeyboardInterrupt
 

@@ -11,7 +11,7 @@ from bench.cells.folder import CellBusy
 from bench.cells.inputs import InputCache
 from bench.cells.run import Stopped, run_cell
 from bench.cells.tracking import check_login
-from bench.claims import ClaimLost, is_claimed
+from bench.claims import ClaimLost, is_claimed, last_beat
 from bench.data.prepared import Prepared
 from bench.policies.load import resolve_device
 from bench.records import DONE, CellStatus
@@ -36,6 +36,7 @@ def work(
     call: str | None = None,
     device: str | None = None,
     max_cells: int | None = None,
+    pool_since: float | None = None,
     report: Report = lambda status: None,
 ) -> Work:
     """Run cells of a planned sweep until none is left that nobody else works on, or `stop` says so.
@@ -45,6 +46,9 @@ def work(
             driver's call, or in the other case since the last call, is left.
         device: in place of the one that was planned.
         max_cells: stop after so many.
+        pool_since: when the pool was started that ends with any of its workers, by the file server's clock. A cell
+            whose worker has died since is left to a later one: this worker is about to be killed too, and the cell
+            would be blamed for both.
         report: told of every cell that was run.
     Raises:
         DamagedRecord, DamagedArtifact: plan or prepared data cannot be read.
@@ -55,7 +59,7 @@ def work(
         while not stop() and (max_cells is None or len(work.done) + len(work.failed) < max_cells):
             jobs, planned_call = read_jobs(sweep_dir, call)
             this_call = call or planned_call
-            status = _run_next(jobs, this_call, device, cache, stop)
+            status = _run_next(jobs, this_call, device, cache, stop, pool_since)
             if status is None:
                 break
             (work.done if status.state == DONE else work.failed).append(status.cell)
@@ -64,11 +68,18 @@ def work(
 
 
 def _run_next(
-    jobs: list[tuple[Cell, Prepared]], call: str, device: str | None, cache: InputCache, stop: StopRequest
+    jobs: list[tuple[Cell, Prepared]],
+    call: str,
+    device: str | None,
+    cache: InputCache,
+    stop: StopRequest,
+    pool_since: float | None,
 ) -> CellStatus | None:
     """Run the first cell that can be claimed; None when there is none, or on a request to stop."""
     for cell, prepared in jobs:
         if not is_left(cell, call) or is_claimed(cell.directory):
+            continue
+        if pool_since is not None and (last_beat(cell.directory) or 0.0) > pool_since:
             continue
         if device is not None:
             cell = replace(cell, config=replace(cell.config, device=device))

@@ -1,12 +1,16 @@
 """A worker in the test's own process: what it runs, what it leaves, and what it does not blame a cell for."""
 
 import shutil
+import subprocess
+import sys
+import time
 from dataclasses import replace
 
 import pytest
 from running import prepared_for
 
 from bench.checked import ConfigError
+from bench.claims import server_time
 from bench.data.artifacts import DamagedArtifact
 from bench.records import CellStatus, read_status, write_status
 from bench.sweep.plan import write_plan
@@ -112,3 +116,19 @@ def test_a_cell_that_another_worker_settles_meanwhile_is_left_to_it(plan, monkey
     result = work(cell.sweep_dir, StopRequest(), report=told.append)
     assert (result.done, result.failed, told) == ([], [], [])
     assert read_status(cell.directory).attempts == 1
+
+
+def test_a_worker_of_a_pool_leaves_the_cell_of_a_killed_sibling_to_the_next_pool(plan):
+    """A pool ends with any of its workers: one that took the cell over would be killed on it as well."""
+    dead, other = plan({}, {"beta": 0.3})
+    dead.directory.mkdir()
+    before = server_time(dead.sweep_dir)
+    time.sleep(0.05)  # the clock that stamps files ticks every few milliseconds
+    claim_and_die = f"import os; from pathlib import Path; from bench.claims import try_claim; \
+try_claim(Path({str(dead.directory)!r}), call='1'); os._exit(9)"
+    assert subprocess.run([sys.executable, "-c", claim_and_die], check=False).returncode == 9
+    assert work(dead.sweep_dir, StopRequest(), call="1", pool_since=before).done == [other.name]
+    assert read_status(dead.directory) is None
+    time.sleep(0.05)
+    assert work(dead.sweep_dir, StopRequest(), call="1", pool_since=server_time(dead.sweep_dir)).done == [dead.name]
+    assert len(read_status(dead.directory).deaths) == 1
