@@ -48,6 +48,7 @@ class Truth:
         largest_kl: of `logistic` at the smallest β, nats.
         kl_factor: KL of `squared` at equal E[ρ²], over that of the others.
         scatter: how much more a run's own SD is at 10 nats than near π_ref, in multiples of that.
+        rho_scatter: SD of log E[ρ²] between runs of equal KL.
         seeds: None takes what is asked for.
         spoil: what is wrong with the sweep beside noise; see `analysis.power.simulate`.
         expected: verdicts that are right, by claim; others than these are errors, `inconclusive` never is.
@@ -59,6 +60,7 @@ class Truth:
     largest_kl: float = 18.0
     kl_factor: float = 1.0
     scatter: float = 0.0
+    rho_scatter: float = 0.0
     seeds: int | None = None
     spoil: str = ""
     noise: Noise = Noise()
@@ -88,6 +90,7 @@ SCENARIOS: dict[str, Truth] = {
     "never falls": replace(_EQUAL, gold=rise, largest_kl=40.0, expected={**_EQUAL.expected, "C3": _N}),
     "data end at 2 nats": replace(_EQUAL, largest_kl=2.0),
     "KL differs at equal E[ρ²]": replace(_EQUAL, kl_factor=0.5, expected={**_EQUAL.expected, "C4": _S}),
+    "E[ρ²] scatters at equal KL": replace(_EQUAL, rho_scatter=0.3),  # C4 is about configurations, not about runs
     "one seed": replace(_EQUAL, seeds=1, expected={}),
     "three cells left": replace(_EQUAL, spoil="three cells", expected={}),
     "constant gold": replace(_EQUAL, gold=lambda kl: 0.0, noise=Noise(0, 0, 0, 0, 0.0025), expected={}),

@@ -6,8 +6,8 @@ errors. A pair of policies is *discordant* when the one with the smaller E[ρ²]
 that the implication fails. Pairs are chosen on one half of the held-out pairs and prompts and tested on the other, so
 that the choice does not flatter the test. The p-value of a pair is the larger of its two one-sided ones
 (intersection-union), and false discoveries among all chosen pairs of all seeds are controlled whatever their dependence
-(Benjamini & Yekutieli 2001, Annals of Statistics 29:1165). What is tested is about these policies; how far it is about
-their configurations is said by the number of seeds in which the same two configurations are discordant.
+(Benjamini & Yekutieli 2001, Annals of Statistics 29:1165). That is about these policies, any of which may be an accident
+of its run; `configurations` tests what holds over seeds.
 """
 
 from collections import Counter
@@ -18,37 +18,12 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from analysis.statistics.configurations import Configurations, compare_configurations
 from analysis.statistics.equal_rho import EqualRho, compare_at_equal_rho
-from analysis.statistics.intervals import LEVEL
 
 FALSE_DISCOVERY_RATE = 0.05
 _CHOSEN_BEYOND = 2.0  # |t| of both differences on the first half
-_SMALLEST = 1e-9
 KINDS = ("within_variant", "across_variants")
-
-
-@dataclass(frozen=True)
-class DiscordantPair:
-    """Two policies of one seed: a has the smaller E[ρ²] and the larger KL.
-
-    Ratios are a over b, on the half that did not choose the pair, with paired 95 % intervals; `seeds` is the number of
-    seeds in which these two configurations are discordant.
-    """
-
-    variant_a: str
-    strength_a: float
-    step_a: int
-    variant_b: str
-    strength_b: float
-    step_b: int
-    seed: int
-    seeds: int
-    rho_sq_ratio: float
-    rho_sq_ratio_low: float
-    rho_sq_ratio_high: float
-    kl_ratio: float
-    kl_ratio_low: float
-    kl_ratio_high: float
 
 
 @dataclass(frozen=True)
@@ -63,16 +38,15 @@ class Discordance:
             (discordant over compared).
         by_seed: ``seed, compared, chosen, discordant``.
         at_equal_rho: KL of the variants' policies at equal E[ρ²], step by step.
-        clearest: of the configurations that are discordant in most seeds, the pair furthest from noise; None when no
-            pair is discordant.
-        tested: False where ρ or KL of single pairs or prompts are not kept; nothing is compared then.
+        configurations: the same of configurations, over seeds.
+        tested: False where ρ or KL of single pairs or prompts are not kept; policies are not compared then.
     """
 
     rank_correlations: pd.DataFrame
     pairs: pd.DataFrame
     by_seed: pd.DataFrame
     at_equal_rho: EqualRho
-    clearest: DiscordantPair | None
+    configurations: Configurations
     tested: bool
 
 
@@ -100,29 +74,16 @@ class _Halves:
         known = variance > 1e-12 * (covariance[a, a] + covariance[b, b])
         return np.where(known, (mean[a] - mean[b]) / np.sqrt(np.where(known, variance, 1)), 0.0)
 
-    def ratio(self, a: int, b: int) -> tuple[float, float, float]:
-        """Mean of a over mean of b on the second half, with the delta method's interval of its logarithm."""
-        mean, covariance = self.mean[1], self.covariance[1]
-        mean = np.maximum(mean, _SMALLEST)  # half of the prompts can measure a KL below 0
-        log = np.log(mean[a] / mean[b])
-        variance = covariance[a, a] / mean[a] ** 2 + covariance[b, b] / mean[b] ** 2
-        variance -= 2 * covariance[a, b] / (mean[a] * mean[b])
-        half = stats.t.ppf((1 + LEVEL) / 2, self.freedom[1]) * np.sqrt(max(variance, 0))
-        return float(np.exp(log)), float(np.exp(log - half)), float(np.exp(log + half))
-
 
 @dataclass(frozen=True)
 class _SeedPairs:
-    """Policies of one seed, and the pairs of them: a, b, p-value of those chosen, direction of E[ρ²] on that half."""
+    """Policies of one seed, and the pairs of them that were chosen: a, b and the p-value."""
 
     policies: pd.DataFrame
-    rho_sq: _Halves
-    kl: _Halves
     compared: Counter
     a: np.ndarray
     b: np.ndarray
     p: np.ndarray
-    strength: np.ndarray
 
 
 def compare_orders(
@@ -145,20 +106,21 @@ def compare_orders(
     if variants is not None:
         measured &= checkpoints["variant"].isin(list(variants))
     moved = measured & (checkpoints["step"] > 0) & (checkpoints["kl"] > 0)
-    described = (
-        rank_correlations(checkpoints[measured & checkpoints["is_final"]]),
-        compare_at_equal_rho(checkpoints[moved]),
-    )
-    if rho is None or kl is None:
-        return Discordance(described[0], _counted([], []), _by_seed([], []), described[1], None, False)
+    tested = rho is not None and kl is not None
     seeds = [
-        _choose(checkpoints.loc[rows], rho[rows], kl[rows])
-        for rows in checkpoints[moved].groupby("seed").groups.values()
+        _choose(checkpoints.loc[rows], rho[rows], kl[rows])  # type: ignore[index]
+        for rows in checkpoints[moved & tested].groupby("seed").groups.values()
         if len(rows) > 1
     ]
     found = _discoveries([each.p for each in seeds], false_discovery_rate)
-    counts = _counted(seeds, found), _by_seed(seeds, found)
-    return Discordance(described[0], *counts, described[1], _clearest(seeds, found), True)
+    return Discordance(
+        rank_correlations(checkpoints[measured & checkpoints["is_final"]]),
+        _counted(seeds, found),
+        _by_seed(seeds, found),
+        compare_at_equal_rho(checkpoints[moved]),
+        compare_configurations(checkpoints[moved], false_discovery_rate=false_discovery_rate),
+        tested,
+    )
 
 
 def rank_correlations(final: pd.DataFrame) -> pd.DataFrame:
@@ -185,7 +147,7 @@ def _choose(policies: pd.DataFrame, rho: np.ndarray, kl: np.ndarray) -> _SeedPai
     a, b = np.where(t_rho < 0, a, b)[chosen], np.where(t_rho < 0, b, a)[chosen]  # a has the smaller E[ρ²]
     t_rho, t_kl = (each.t(1, a, b) for each in halves)
     p = np.maximum(stats.t.cdf(t_rho, halves[0].freedom[1]), stats.t.sf(t_kl, halves[1].freedom[1]))
-    return _SeedPairs(policies.reset_index(drop=True), *halves, compared, a, b, p, np.minimum(-t_rho, t_kl))
+    return _SeedPairs(policies.reset_index(drop=True), compared, a, b, p)
 
 
 def _discoveries(p: list[np.ndarray], rate: float) -> list[np.ndarray]:
@@ -221,24 +183,3 @@ def _by_seed(seeds: list[_SeedPairs], found: list[np.ndarray]) -> pd.DataFrame:
         for each, discordant in zip(seeds, found, strict=True)
     ]
     return pd.DataFrame(rows, columns=["seed", "compared", "chosen", "discordant"])
-
-
-def _clearest(seeds: list[_SeedPairs], found: list[np.ndarray]) -> DiscordantPair | None:
-    pairs = [
-        (_configuration(each, a), _configuration(each, b), strength, each, a, b)
-        for each, discordant in zip(seeds, found, strict=True)
-        for a, b, strength in zip(each.a[discordant], each.b[discordant], each.strength[discordant], strict=True)
-    ]
-    if not pairs:
-        return None
-    replicated = Counter((first, second) for first, second, *_ in pairs)
-    first, second, _, each, a, b = max(pairs, key=lambda pair: (replicated[pair[0], pair[1]], pair[2]))
-    return DiscordantPair(
-        *first, *second, int(each.policies["seed"].iloc[0]), replicated[first, second],
-        *each.rho_sq.ratio(a, b), *each.kl.ratio(a, b),
-    )  # fmt: skip
-
-
-def _configuration(seed: _SeedPairs, number: int) -> tuple[str, float, int]:
-    row = seed.policies.iloc[number]
-    return str(row["variant"]), float(row["strength"]), int(row["step"])

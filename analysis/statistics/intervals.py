@@ -34,7 +34,6 @@ KINDS = {
     "simultaneous_prompts": "Tukey interval, simultaneous over all comparisons shown, over evaluation prompts only "
     "(one seed): it does not cover the variation between runs",
     "pool": "t interval over the evaluation prompts of π_ref's sample pool",
-    "pairs": "paired interval over held-out pairs or evaluation prompts of one seed's two policies",
     "equal_rho": "t interval over seeds, simultaneous over pairs of variants and values of E[ρ²] (Bonferroni)",
     "seeds_only": "t interval over seeds, for these evaluation prompts",
     "mean_squares": "interval of a variance component from mean squares (Williams)",

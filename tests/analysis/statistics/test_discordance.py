@@ -1,12 +1,13 @@
 """Claim C4's statistics against scipy in a loop, under nulls that they must keep, and orders that they must find."""
 
-from itertools import combinations
+from itertools import combinations, permutations
 
 import numpy as np
 import pandas as pd
 import pytest
 from scipy import stats
 
+from analysis.statistics.configurations import compare_configurations
 from analysis.statistics.discordance import compare_orders
 from analysis.statistics.equal_rho import compare_at_equal_rho
 
@@ -69,30 +70,6 @@ def test_against_scipy_in_a_loop(compare):
     assert result.pairs.set_index("pairs").loc["within_variant", "discordant"] == within
     for seed, rows in result.by_seed.set_index("seed").iterrows():
         assert rows["discordant"] == sum(key[0] == seed for key in found)
-    pair = result.clearest
-    seeds = [{(variant[a], variant[b]) for s, a, b in found if s == seed} for seed in sorted({key[0] for key in found})]
-    assert pair.seeds == max(sum(key in each for each in seeds) for key in set().union(*seeds))
-    assert (pair.variant_a, pair.variant_b) in seeds[0] | seeds[1] | seeds[2]
-
-
-def test_ratios_are_of_the_half_that_did_not_choose(compare):
-    checkpoints, kl, rho = data = measured(np.random.default_rng(1), POLICIES)
-    pair = compare(*data).clearest
-    table = checkpoints
-    a, b = (
-        table.index[(table["variant"] == v) & (table["strength"] == s) & (table["seed"] == pair.seed)][0]
-        for v, s in ((pair.variant_a, pair.strength_a), (pair.variant_b, pair.strength_b))
-    )
-    assert pair.kl_ratio == pytest.approx(kl[a, 1::2].mean() / kl[b, 1::2].mean())
-    assert pair.rho_sq_ratio == pytest.approx((rho[a, 1::2] ** 2).mean() / (rho[b, 1::2] ** 2).mean())
-    assert pair.kl_ratio_low < pair.kl_ratio < pair.kl_ratio_high
-    # The delta method against a bootstrap of prompts.
-    rng, log = np.random.default_rng(2), []
-    for _ in range(2000):
-        drawn = rng.integers(0, PROMPTS // 2, PROMPTS // 2)
-        log.append(np.log(kl[a, 1::2][drawn].mean() / kl[b, 1::2][drawn].mean()))
-    width = np.log(pair.kl_ratio_high / pair.kl_ratio_low) / 2 / stats.t.ppf(0.975, PROMPTS // 2 - 1)
-    assert width == pytest.approx(np.std(log), rel=0.1)
 
 
 def test_orders_that_agree_have_no_discordant_pair(compare):
@@ -101,7 +78,7 @@ def test_orders_that_agree_have_no_discordant_pair(compare):
     ]
     result = compare(*measured(np.random.default_rng(0), agreeing))
     assert result.pairs.set_index("pairs").loc["all", "discordant"] == 0
-    assert result.clearest is None
+    assert (result.configurations.compared, result.configurations.discordant) == (45, 0)
     assert result.tested
 
 
@@ -109,7 +86,8 @@ def test_no_more_false_discoveries_than_allowed_where_kl_is_equal(compare):
     """The hardest null: E[ρ²] differs clearly, KL not at all, so any discordant pair is false."""
     policies = [("logistic", 1 / (k + 1), 2.0**k, 1.0) for k in range(4)]
     rng = np.random.default_rng(3)
-    false = sum(compare(*measured(rng, policies, seeds=2)).clearest is not None for _ in range(200))
+    results = [compare(*measured(rng, policies, seeds=2)).pairs.set_index("pairs") for _ in range(200)]
+    false = sum(table.loc["all", "discordant"] > 0 for table in results)
     assert false <= stats.binom.ppf(0.999, 200, 0.05)
 
 
@@ -125,9 +103,63 @@ def test_without_single_pairs_or_prompts_nothing_is_tested(compare):
     checkpoints, kl, rho = measured(np.random.default_rng(0), POLICIES)
     for result in (compare(checkpoints, kl, None), compare(checkpoints, None, rho)):
         assert not result.tested
-        assert result.clearest is None
         assert result.pairs["compared"].tolist() == [0, 0, 0]
     assert len(result.rank_correlations) == 4
+
+
+def scattered(rng, *, scatter, seeds=10):
+    """Four variants whose KL and E[ρ²] agree at each of three strengths; runs scatter in both, independently."""
+    rows = [
+        (f"v{number}", beta, seed, 8, *(level * np.exp(scatter * rng.normal(size=2))))
+        for number in range(4)
+        for beta, level in ((1.0, 1.0), (0.1, 3.0), (0.01, 9.0))
+        for seed in range(seeds)
+    ]
+    return pd.DataFrame(rows, columns=["variant", "strength", "seed", "step", "kl", "rho_sq_mean"])
+
+
+def test_configurations_against_scipy_in_a_loop():
+    rng = np.random.default_rng(0)
+    table = scattered(rng, scatter=0.2, seeds=6)
+    table.loc[table["variant"] == "v0", ["kl", "rho_sq_mean"]] *= 2.0, 0.5
+    result = compare_configurations(table, false_discovery_rate=0.05)
+    of = {key: np.log(rows[["rho_sq_mean", "kl"]].to_numpy()) for key, rows in table.groupby(["variant", "strength"])}
+    p = {
+        (a, b): max(
+            stats.ttest_rel(of[a][:, 0], of[b][:, 0], alternative="less").pvalue,
+            stats.ttest_rel(of[a][:, 1], of[b][:, 1], alternative="greater").pvalue,
+        )
+        for a, b in permutations(of, 2)
+    }
+    harmonic, ordered = sum(1 / k for k in range(1, len(p) + 1)), sorted(p.values())
+    found = max((k for k, value in enumerate(ordered, 1) if value <= k * 0.05 / (len(p) * harmonic)), default=0)
+    assert (result.compared, result.discordant) == (66, found)
+    assert found > 0
+    pair, (a, b) = result.clearest, min(p, key=p.get)
+    assert (pair.variant_a, pair.strength_a, pair.variant_b, pair.strength_b) == (*a, *b)
+    difference = of[a][:, 1] - of[b][:, 1]
+    limits = stats.t.interval(0.95, 5, difference.mean(), stats.sem(difference))
+    assert (pair.kl_ratio_low, pair.kl_ratio_high) == pytest.approx(np.exp(limits))
+    assert pair.kl_ratio == pytest.approx(stats.gmean(np.exp(difference)))
+    assert (pair.seeds, pair.of_seeds) == (int(((difference > 0) & (of[a][:, 0] < of[b][:, 0])).sum()), 6)
+
+
+def test_runs_that_scatter_make_no_configuration_discordant():
+    """Pairs of single runs are discordant in several seeds then; that says nothing about their configurations."""
+    rng = np.random.default_rng(1)
+    results = [compare_configurations(scattered(rng, scatter=0.3), false_discovery_rate=0.05) for _ in range(200)]
+    assert sum(result.discordant > 0 for result in results) <= stats.binom.ppf(0.999, 200, 0.05)
+
+
+def test_configurations_that_a_seed_lacks_or_that_are_copies_are_not_discordant():
+    table = scattered(np.random.default_rng(2), scatter=0.2)
+    table.loc[table["variant"] == "v0", "kl"] *= 3
+    lacking = table[(table["variant"] != "v0") | (table["seed"] > 0)]
+    assert compare_configurations(lacking, false_discovery_rate=0.05).compared == 36
+    copy = table[table["variant"] == "v1"].assign(variant="copy")
+    both = pd.concat([table[table["variant"] == "v1"], copy])
+    assert compare_configurations(both, false_discovery_rate=0.05).discordant == 0
+    assert compare_configurations(table[table["seed"] == 0], false_discovery_rate=0.05).compared == 0
 
 
 def test_rank_correlations_of_final_checkpoints(compare):

@@ -26,7 +26,8 @@ from analysis.statistics.claims.rise_and_fall import pooled_variance
 from analysis.statistics.claims.rules import BetaMoves, SameFrontier
 from analysis.statistics.claims.squared_loss import squared_loss_is_not_kl
 from analysis.statistics.claims.standing import Standing
-from analysis.statistics.discordance import Discordance, DiscordantPair
+from analysis.statistics.configurations import Configurations, DiscordantPair
+from analysis.statistics.discordance import Discordance
 from analysis.statistics.equal_rho import EqualRho
 from analysis.statistics.falls import Fall
 from analysis.statistics.frontier import fit_frontiers
@@ -342,37 +343,35 @@ def test_holm_and_bonferroni_as_by_hand():
 # C4 as it stands, the gate and the file
 
 
-def discordant(found=0, seeds=3, equal=1.0, tested=True):
-    """`found` discordant pairs; KL at equal E[ρ²] differs by a factor of up to `equal` at most."""
-    pair = DiscordantPair("squared", 0.1, 4, "logistic", 1.0, 2, 7, seeds, 0.5, 0.4, 0.8, 2.0, 1.5, 2.6)
+def discordant(found=0, equal=1.0, tested=True):
+    """`found` discordant configurations; KL at equal E[ρ²] differs by a factor of up to `equal` at most."""
+    pair = DiscordantPair("squared", 0.1, 4, "logistic", 1.0, 2, 9, 10, 0.5, 0.4, 0.8, 2.0, 1.5, 2.6)
+    configurations = Configurations(60 * tested, found, pair if found else None)
     counts = pd.DataFrame(
         [("all", 200 * tested, 10, found, 0.0)], columns=["pairs", "compared", "chosen", "discordant", "share"]
     )
     correlations = pd.DataFrame({"variant": ["all"], "cells": [2], "spearman": [np.nan], "kendall": [np.nan]})
     ratios = pd.DataFrame({"variant_a": ["squared"], "ratio": [equal]}) if equal else pd.DataFrame()
     at_equal = EqualRho(ratios, equal, equal, 2 * equal, equal)
-    return Discordance(correlations, counts, counts, at_equal, pair if found else None, tested)
+    return Discordance(correlations, counts, counts, at_equal, configurations, tested)
 
 
 @pytest.mark.parametrize(
     ("order", "verdict", "words"),
     [
-        (
-            discordant(found=3),
-            SUPPORTED,
-            "Of 200 pairs of policies of one seed, 3 (1.5%) have E[ρ²] and KL in opposite",
-        ),
-        (discordant(found=3, seeds=2), INCONCLUSIVE, "Clearest, in 2 seeds"),
+        (discordant(found=3), SUPPORTED, "Of 60 pairs of configurations, 3 (5.0%) have"),
+        (discordant(found=3), SUPPORTED, "Clearest, in 9 of 10 seeds: squared at strength 0.1, step 4 has 0.50 ["),
+        (discordant(found=3), SUPPORTED, "Of 200 pairs of single policies of one seed, 3 have"),
         (discordant(equal=1.2), NOT_SUPPORTED, "none has"),
         (discordant(equal=1.3), INCONCLUSIVE, "up to 1.30"),
         (discordant(equal=0), INCONCLUSIVE, "none has"),
-        (discordant(equal=1.0, tested=False), INCONCLUSIVE, "not kept"),
+        (discordant(equal=1.0, tested=False), INCONCLUSIVE, "Of 0 pairs"),
     ],
 )
 def test_squared_loss_and_kl(order, verdict, words):
     claim = squared_loss_is_not_kl(order, RULES)
     assert (claim.verdict, words in claim.sentence) == (verdict, True), claim.sentence
-    assert (claim.estimate == 2.0) == bool(order.clearest)
+    assert (claim.estimate == 2.0) == bool(order.configurations.clearest)
 
 
 def all_four(draws, rules=RULES):
