@@ -6,8 +6,8 @@ errors. A pair of policies is *discordant* when the one with the smaller E[ρ²]
 that the implication fails. Pairs are chosen on one half of the held-out pairs and prompts and tested on the other, so
 that the choice does not flatter the test. The p-value of a pair is the larger of its two one-sided ones
 (intersection-union), and false discoveries among all chosen pairs of all seeds are controlled whatever their dependence
-(Benjamini & Yekutieli 2001, Annals of Statistics 29:1165). That is about these policies, any of which may be an accident
-of its run; `configurations` tests what holds over seeds.
+(Benjamini & Yekutieli 2001, Annals of Statistics 29:1165). That is about these policies, any of which may be an
+accident of its run; `configurations` tests what holds over seeds.
 """
 
 from collections import Counter
