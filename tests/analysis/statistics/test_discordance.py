@@ -120,7 +120,7 @@ def scattered(rng, *, scatter, seeds=10):
 
 def test_configurations_against_scipy_in_a_loop():
     rng = np.random.default_rng(0)
-    table = scattered(rng, scatter=0.2, seeds=6)
+    table = scattered(rng, scatter=0.05, seeds=6)
     table.loc[table["variant"] == "v0", "kl"] *= 2
     table.loc[table["variant"] == "v0", "rho_sq_mean"] /= 2
     result = compare_configurations(table, false_discovery_rate=0.05)
