@@ -40,6 +40,7 @@ SETTINGS: dict[str, Any] = {
     "pairs.pool": 112,
     "pairs.per_cell": 48,
     "pairs.held_out": 24,
+    "pairs.seed": 0,
     "evaluation.prompts": 24,
     "evaluation.checkpoints": 2,
     "evaluation.batch_size": 24,
