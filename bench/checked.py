@@ -54,8 +54,15 @@ def _explain(kind: type, where: str, item: Any) -> str:
 
 
 def nearest(word: str, known: Sequence[str]) -> str:
-    """The word among `known` (one or more) that is most like `word`."""
-    return difflib.get_close_matches(word, known, n=1, cutoff=0.0)[0]
+    """The word among `known` (one or more) that is most like `word`; of several, the first."""
+    matcher = difflib.SequenceMatcher()
+    matcher.set_seq2(word)
+
+    def likeness(candidate: str) -> float:
+        matcher.set_seq1(candidate)
+        return matcher.ratio()
+
+    return max(known, key=likeness)
 
 
 def known_keys(kind: type, prefix: str = "") -> list[str]:

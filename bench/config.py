@@ -16,19 +16,26 @@ from bench.checked import (
     require_one_of,
     require_positive,
 )
-from bench.records import GPO
+from bench.records import BEST_OF_N, GPO, ONLINE, RLOO
 from bench.sections import (
+    PROXY,
+    BestOfNConfig,
     EvaluationConfig,
     LabelsConfig,
+    OnlineConfig,
     OptimConfig,
     PairsConfig,
+    ProxyConfig,
     ResumeConfig,
+    RlooConfig,
     TrackingConfig,
 )
 
 EXTERNAL = "external"
 SAVE_MODES = ("none", "final", "best", "all")
-# Those of bench.losses, which needs torch: seconds that a sweep of these names need not wait for before it starts.
+# Those of bench.methods and bench.losses, which need torch: seconds that a sweep of these names need not wait for.
+METHOD_NAMES = (GPO, ONLINE, RLOO, BEST_OF_N)
+WITHOUT_LOSS = (RLOO, BEST_OF_N)
 BUILT_IN_LOSSES = ("logistic", "squared", "hinge", "exponential", "truncated_quadratic", "savage")
 
 
@@ -82,6 +89,11 @@ class CellConfig:
     optim: OptimConfig = field(default_factory=OptimConfig)
     labels: LabelsConfig = field(default_factory=LabelsConfig)
     pairs: PairsConfig = field(default_factory=PairsConfig)
+    proxy: ProxyConfig = field(default_factory=ProxyConfig)  # used where it labels or is watched
+    watch: tuple[str, ...] = ()  # reward models that only score: proxy, directories
+    online: OnlineConfig = field(default_factory=OnlineConfig)
+    rloo: RlooConfig = field(default_factory=RlooConfig)
+    best_of_n: BestOfNConfig = field(default_factory=BestOfNConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
     save: str = "none"
@@ -110,31 +122,52 @@ class CellConfig:
             self._check_method_and_loss()
 
     def _check_method_and_loss(self) -> None:
-        # Not before: they need torch, seconds that a message about a key need not wait for.
-        if self.method != GPO:
-            from bench.methods import METHODS
+        require_one_of("method", self.method, METHOD_NAMES)
+        if self.method == BEST_OF_N and self.best_of_n.prompts > self.evaluation.prompts:
+            raise ConfigError(
+                f"best_of_n.prompts={self.best_of_n.prompts} is more than evaluation.prompts={self.evaluation.prompts}"
+            )
+        if self.method == RLOO and 2 * self.optim.batch_pairs % self.rloo.samples:
+            raise ConfigError(
+                f"rloo.samples={self.rloo.samples}: a step's 2 × optim.batch_pairs = {2 * self.optim.batch_pairs} "
+                "responses must be a multiple of it"
+            )
+        if self.length_normalized and self.method in WITHOUT_LOSS:
+            raise ConfigError(f"length_normalized=true: method={self.method} has no pairs whose log-ratios to divide")
+        for key, loss in (("loss", self.loss), ("proxy.loss", self.proxy.loss)):
+            if loss not in BUILT_IN_LOSSES:
+                _check_loss(key, loss)
 
-            require_one_of("method", self.method, tuple(METHODS))
-        if self.loss in BUILT_IN_LOSSES:
-            return
-        from bench.losses import resolve_loss
+    @property
+    def uses_proxy(self) -> bool:
+        """Whether a proxy labels or is watched."""
+        return self.labels.by == PROXY or PROXY in self.watch
 
-        try:
-            resolve_loss(self.loss)
-        except ValueError as error:
-            raise ConfigError(str(error)) from error
+    @property
+    def has_loss(self) -> bool:
+        """Whether the cell's policy is trained with a loss f of ours."""
+        return self.external is None and self.method not in WITHOUT_LOSS
 
     @property
     def variant(self) -> str:
         """What competes on a frontier: a loss of GPO, another method and its loss, or an imported policy's name."""
         if self.external is not None:
             return self.external.variant
-        return self.loss if self.method == GPO else f"{self.method}/{self.loss}"
+        if self.method == GPO:
+            return self.loss
+        return self.method if self.method in WITHOUT_LOSS else f"{self.method}/{self.loss}"
+
+    @property
+    def last_step(self) -> int:
+        """Step of the last checkpoint: optimizer steps, or n of best-of-n."""
+        return self.best_of_n.samples if self.method == BEST_OF_N else self.optim.steps
 
     @property
     def strength(self) -> float:
-        """What the variant is swept over: β."""
-        return self.beta if self.external is None else self.external.strength
+        """What the variant is swept over: β, or n."""
+        if self.external is not None:
+            return self.external.strength
+        return float(self.best_of_n.samples) if self.method == BEST_OF_N else self.beta
 
     @property
     def fingerprint(self) -> str:
@@ -144,8 +177,24 @@ class CellConfig:
         if self.external is not None:
             settings["external"] = {**settings["external"], "policy": None}  # where it is; what it is, is hashed
         # Absent in configurations from before they existed, which stay what they were.
-        unset = {"method": GPO, "logits_mib": None, "external": None}
-        return fingerprint_of({k: v for k, v in settings.items() if k not in unset or v != unset[k]})
+        unset = {"method": GPO, "logits_mib": None, "external": None, "watch": ()}
+        used = {PROXY: self.uses_proxy, **{name: self.method == name for name in (ONLINE, RLOO, BEST_OF_N)}}
+        if self.labels.by != PROXY:
+            settings["labels"] = {key: value for key, value in settings["labels"].items() if key != "by"}
+        if self.method in WITHOUT_LOSS:
+            settings["loss"] = None
+        return fingerprint_of(
+            {k: v for k, v in settings.items() if used.get(k, True) and (k not in unset or v != unset[k])}
+        )
+
+
+def _check_loss(key: str, loss: str) -> None:
+    from bench.losses import resolve_loss
+
+    try:
+        resolve_loss(loss)
+    except ValueError as error:
+        raise ConfigError(str(error) if key == "loss" else f"{key}: {error}") from error
 
 
 _MOVES_NO_RESULT = ("sweep", "tracking", "device", "runs_dir", "artifacts_dir", "save", "resume", "workers")

@@ -3,6 +3,9 @@
 from dataclasses import dataclass, field
 
 from bench.checked import ConfigError, require_at_least, require_one_of, require_positive, require_within
+from gold_rm.proxies import SIZES
+
+GOLD, PROXY = "gold", "proxy"  # labellers
 
 
 @dataclass(frozen=True)
@@ -40,13 +43,15 @@ class OptimConfig:
 
 @dataclass(frozen=True)
 class LabelsConfig:
-    """How gold scores become preferences (Gao et al. 2023, section 2): see gold_rm.labeling."""
+    """Who labels, and how scores become preferences (Gao et al. 2023, section 2): see gold_rm.labeling."""
 
+    by: str = GOLD  # gold | proxy
     rule: str = "deterministic"
-    temperature: float = 1.0  # SD units of π_ref's gold scores; used by bradley_terry
+    temperature: float = 1.0  # SD units of π_ref's scores; used by bradley_terry
     flip_rate: float = 0.0
 
     def __post_init__(self) -> None:
+        require_one_of("labels.by", self.by, (GOLD, PROXY))
         require_one_of("labels.rule", self.rule, ("deterministic", "bradley_terry"))
         require_positive("labels.temperature", self.temperature)
         require_within("labels.flip_rate", self.flip_rate, 0, 0.5)
@@ -127,3 +132,74 @@ class TrackingConfig:
     """Mirrors of the records."""
 
     wandb: WandbConfig = field(default_factory=WandbConfig)
+
+
+@dataclass(frozen=True)
+class ProxyConfig:
+    """A reward model fitted to the gold model's labels (Gao et al. 2023, section 2); see `bench.data.proxies`.
+
+    Attributes:
+        size: layers and width; a key of gold_rm.proxies.SIZES.
+        loss: f of the fit, the mean of f(r(chosen) − r(rejected)) (Tang et al. 2024, section 3).
+        pairs: gold-labeled comparisons that it is fitted to.
+        flip_rate: share of these labels turned round.
+        seed: a part of the comparisons of its own, initial weights and order.
+        pool, held_out: comparisons there are to take from, of π_ref's samples; those that measure the fit.
+    """
+
+    size: str = "m"
+    loss: str = "logistic"
+    pairs: int = 2000
+    flip_rate: float = 0.0
+    seed: int = 0
+    steps: int = 300
+    batch_pairs: int = 64
+    lr: float = 2e-3
+    pool: int = 16384
+    held_out: int = 1024
+
+    def __post_init__(self) -> None:
+        for name, least in (("pairs", 1), ("seed", 0), ("steps", 1), ("batch_pairs", 1), ("held_out", 2)):
+            require_at_least(f"proxy.{name}", getattr(self, name), least)
+        require_one_of("proxy.size", self.size, tuple(SIZES))
+        require_positive("proxy.lr", self.lr)
+        require_within("proxy.flip_rate", self.flip_rate, 0, 0.5)
+        if self.pairs > self.pool:
+            raise ConfigError(f"proxy.pairs={self.pairs} is more than proxy.pool={self.pool} holds")
+
+
+@dataclass(frozen=True)
+class OnlineConfig:
+    """Pairs sampled from the policy while it trains.
+
+    Attributes:
+        every: new pairs after so many steps; None: never, which is training on π_ref's pairs (offline).
+    """
+
+    every: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.every is not None:
+            require_at_least("online.every", self.every, 1)
+
+
+@dataclass(frozen=True)
+class RlooConfig:
+    """Policy gradient with a leave-one-out baseline: `samples` of each prompt; see `bench.methods.rloo`."""
+
+    samples: int = 4
+
+    def __post_init__(self) -> None:
+        require_at_least("rloo.samples", self.samples, 2)
+
+
+@dataclass(frozen=True)
+class BestOfNConfig:
+    """The best of n samples of π_ref by the labeller: n up to `samples`, on the first `prompts` evaluation prompts."""
+
+    samples: int = 1024
+    prompts: int = 128
+
+    def __post_init__(self) -> None:
+        require_at_least("best_of_n.samples", self.samples, 2)
+        require_at_least("best_of_n.prompts", self.prompts, 2)

@@ -1,4 +1,5 @@
-"""Fit a gold reward model to human comparisons by Bradley–Terry and write it as a Hugging Face directory.
+"""Fit a reward model to comparisons and write it as a Hugging Face directory: a gold model to a human's, by
+Bradley–Terry, or a proxy to a gold model's, by any convex f.
 
     python -m gold_rm.train --comparisons comparisons.parquet --tokenizer POLICY --output GOLD
 
@@ -35,6 +36,7 @@ _BUCKET = 32  # batches among which pairs are sorted by length, so that little i
 _REPORTS = 5
 _PADDING_ID = 0  # any id would do: the attention mask keeps padding out
 
+Loss = Callable[[torch.Tensor], torch.Tensor]  # f(z) of margins [pairs], elementwise
 Pairs = tuple[list[list[int]], list[list[int]]]  # token ids of the chosen and of the rejected texts
 
 
@@ -74,6 +76,11 @@ def _require(name: str, value: float, valid: bool, allowed: str) -> None:
         raise GoldModelError(f"gold model setting {name}={value}: must be {allowed}")
 
 
+def bradley_terry(margins: torch.Tensor) -> torch.Tensor:
+    """−log σ(margin): the negative log-likelihood of Bradley–Terry choices."""
+    return -logsigmoid(margins)
+
+
 def train_gold_model(
     comparisons: pd.DataFrame,
     tokenizer_dir: Path,
@@ -81,9 +88,12 @@ def train_gold_model(
     directory: Path,
     progress: Callable[[str], None] = lambda message: None,
     *,
+    loss: Loss = bradley_terry,
     threads: int | None = None,
 ) -> None:
-    """Minimize −log σ(r(chosen) − r(rejected)) over the training comparisons; write model and tokenizer.
+    """Minimize the mean of f(r(chosen) − r(rejected)) over the training comparisons; write model and tokenizer.
+
+    Reward modeling as binary classification with any f: Tang et al. 2024, arXiv 2402.05749, section 3.
 
     One seed gives one model on one machine with one number of threads.
 
@@ -92,6 +102,7 @@ def train_gold_model(
         tokenizer_dir: directory of a Hugging Face tokenizer, such as the policy's.
         directory: filled with a Hugging Face sequence classifier (safetensors) and the tokenizer.
         progress: told the agreement with the held-out comparisons a few times, the final one included.
+        loss: f.
         threads: for torch, during the fit; None takes every processor core this process may use.
     Raises:
         GoldModelError: no comparisons in a split, no tokenizer, a text longer than the model can read, or a loss
@@ -102,7 +113,7 @@ def train_gold_model(
     with torch.random.fork_rng(), torch_threads(threads or available_cores()):
         torch.manual_seed(config.seed)
         model = _new_model(config, tokenizer)
-        _fit(model, train, held_out, config, progress)
+        _fit(model, train, held_out, config, loss, progress)
     model.save_pretrained(directory)
     tokenizer.save_pretrained(directory)
 
@@ -134,7 +145,12 @@ def _new_model(config: GoldTrainConfig, tokenizer: PreTrainedTokenizerBase) -> P
 
 
 def _fit(
-    model: PreTrainedModel, train: Pairs, held_out: Pairs, config: GoldTrainConfig, progress: Callable[[str], None]
+    model: PreTrainedModel,
+    train: Pairs,
+    held_out: Pairs,
+    config: GoldTrainConfig,
+    loss: Loss,
+    progress: Callable[[str], None],
 ) -> None:
     chosen, rejected = train
     optimizer = torch.optim.AdamW(
@@ -146,17 +162,19 @@ def _fit(
         rows = next(batches)
         input_ids, mask = pad_right([*(chosen[i] for i in rows), *(rejected[i] for i in rows)], _PADDING_ID)
         scores = model(input_ids=input_ids, attention_mask=mask).logits[:, 0]
-        loss = -logsigmoid(scores[: len(rows)] - scores[len(rows) :]).mean()
-        if not loss.isfinite():
-            raise GoldModelError(f"the gold model's loss is {loss.item()} at step {step}; try a smaller lr")
+        mean = loss(scores[: len(rows)] - scores[len(rows) :]).mean()
+        if not mean.isfinite():
+            raise GoldModelError(f"the reward model's loss is {mean.item()} at step {step}; try a smaller lr")
         optimizer.zero_grad()
-        loss.backward()
+        mean.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), config.clip_norm)
         optimizer.step()
         schedule.step()
         if step * _REPORTS // config.steps > (step - 1) * _REPORTS // config.steps:
             agreement = _agreement(model, held_out)
-            progress(f"gold model: step {step} of {config.steps}, agrees with {agreement:.1%} of held-out comparisons")
+            progress(
+                f"reward model: step {step} of {config.steps}, agrees with {agreement:.1%} of held-out comparisons"
+            )
 
 
 def _lr_factor(step: int, config: GoldTrainConfig) -> float:

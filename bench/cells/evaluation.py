@@ -8,13 +8,14 @@ import pandas as pd
 from jaxtyping import Float64
 from torch import Tensor
 
+from bench.data.judges import Judge, score_columns
 from bench.data.pairs import PairLogProbs, PreferencePairs, measure_pairs
 from bench.losses import Loss
 from bench.policies.kl import disagreement_in_se
 from bench.policies.policy import Policy
 from bench.policies.scoring import sequence_kl
 from bench.policies.tokens import TokenIds
-from bench.records import HELD_OUT_COLUMNS, SAMPLE_COLUMNS
+from bench.records import HELD_OUT_COLUMNS, METRICS, SAMPLE_COLUMNS
 from gold_rm.reward_model import GoldModel, Standardization
 
 # Two unbiased estimates on the same samples part by more than this once in 16,000 evaluations by chance.
@@ -58,6 +59,7 @@ def evaluate_samples(
     standardization: Standardization,
     on: EvaluationSet,
     *,
+    judges: Sequence[Judge] = (),
     step: int,
     uniforms: Float64[Tensor, "responses tokens"],
     batch_size: int,
@@ -65,6 +67,7 @@ def evaluate_samples(
     """Draw responses to every prompt; measure KL to π_ref and gold reward on these same responses.
 
     Args:
+        judges: who else scores them; each has a column of the samples, and a mean in the metrics.
         uniforms: what they are drawn with: the first sample of every prompt, then the second of every prompt, ...
     """
     count, samples = len(on.prompts), len(uniforms) // len(on.prompts)
@@ -82,11 +85,12 @@ def evaluate_samples(
         "ended": [bool(ids) and ids[-1] == policy.eos_id for ids in responses],
     })  # fmt: skip
     frame["win_share"] = win_shares(frame["gold"].to_numpy(), on.reference_gold[frame["prompt_id"]])
-    frame = frame[list(SAMPLE_COLUMNS)]
+    frame = pd.concat([frame[list(SAMPLE_COLUMNS)], score_columns(judges, prompts, texts)], axis=1)
     metrics = {
         **_mean_and_se("kl", frame["kl"], frame["prompt_id"]),
         **_mean_and_se("kl_k1", frame["kl_k1"], frame["prompt_id"]),
         **_mean_and_se("gold", frame["gold"], frame["prompt_id"]),
+        **_judged(judges, frame),
         "gold_raw": float(raw.double().mean()),
         **_mean_and_se("win_rate", frame["win_share"], frame["prompt_id"]),
         "samples_per_prompt": samples,
@@ -104,6 +108,16 @@ def evaluate_samples(
             "standard errors apart"
         )
     return SampleEvaluation(metrics, frame, warnings)
+
+
+def _judged(judges: Sequence[Judge], frame: pd.DataFrame) -> dict[str, Any]:
+    """Means of the judges' scores; those of watched models, whose names are not ours, in one key."""
+    metrics: dict[str, Any] = {}
+    watched: dict[str, float] = {}
+    for judge in judges:
+        of_judge = _mean_and_se(judge.name, frame[judge.name], frame["prompt_id"])
+        (metrics if judge.name in METRICS else watched).update(of_judge)
+    return metrics | ({"watched": watched} if watched else {})
 
 
 def win_shares(gold: np.ndarray, reference_gold: np.ndarray) -> np.ndarray:

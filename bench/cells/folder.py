@@ -140,7 +140,7 @@ class CellFolder:
         at = 0 if before is None else before.resumed_from
         deaths = () if dead is None else ({"host": dead.host, "pid": dead.pid, "call": dead.call, "from_step": at},)
         self.status = CellStatus(
-            RUNNING, self.cell.name, 1, now, now, step, self.cell.config.optim.steps, socket.gethostname(), os.getpid(),
+            RUNNING, self.cell.name, 1, now, now, step, self.cell.config.last_step, socket.gethostname(), os.getpid(),
             earlier_s=earlier_s, resumed_from=step, deaths=deaths, call=self._call,
         )  # fmt: skip
         if before is not None:

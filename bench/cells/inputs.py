@@ -11,13 +11,16 @@ from torch import Tensor
 
 from bench.cells.evaluation import EvaluationSet, SampleEvaluation, evaluate_held_out, evaluate_samples
 from bench.config import CellConfig
+from bench.data.judges import Judge, load_judge
 from bench.data.pairs import PairLogProbs, PreferencePairs, load_pairs
 from bench.data.parts import rows_of
 from bench.data.preferences import HELD_OUT, PAIRS_FILE, TRAIN
 from bench.data.prepared import Prepared
 from bench.data.reference_samples import load_reference, load_standardization
 from bench.policies.load import Policy, load_policy, resolve_device
+from bench.sections import GOLD
 from bench.seeding import uniforms_for
+from bench.worlds import read_world
 from gold_rm.reward_model import GoldModel, Standardization, load_gold_model
 
 _STARTS = 16  # seeds whose step 0 is kept
@@ -29,6 +32,9 @@ class SharedInputs(NamedTuple):
     Attributes:
         reference: π_ref; never trained.
         pool: the preference data's training pairs, of which a seed draws its own.
+        judges: who else scores what a policy says.
+        labeller: who makes the labels.
+        train_prompts: what a method that samples for itself draws from.
         label_probability: mean probability that the higher gold score is the chosen one, over all pairs.
     """
 
@@ -38,6 +44,9 @@ class SharedInputs(NamedTuple):
     evaluation: EvaluationSet
     pool: PreferencePairs
     label_probability: float
+    judges: tuple[Judge, ...]
+    labeller: Judge
+    train_prompts: list[str]
 
 
 class Start(NamedTuple):
@@ -67,7 +76,7 @@ class InputCache:
         if self._shared is None or key != self._key:
             self.clear()
             prepared.verify()
-            self._shared, self._key = _load(prepared, device, config.logits_mib), key
+            self._shared, self._key = _load(prepared, config, device), key
         return self._shared
 
     def start(self, prepared: Prepared, config: CellConfig) -> Start:
@@ -85,6 +94,7 @@ class InputCache:
                     shared.gold,
                     shared.standardization,
                     on,
+                    judges=shared.judges,
                     step=0,
                     uniforms=evaluation_uniforms(config, 0),
                     batch_size=batch_size,
@@ -122,17 +132,20 @@ def training_pairs(pool: PreferencePairs, config: CellConfig) -> PreferencePairs
     return pool.take(torch.tensor(rows_of(config.seed, len(pool), config.pairs.per_cell)))
 
 
-def _load(prepared: Prepared, device: str, logits_mib: int | None) -> SharedInputs:
-    reference = load_policy(prepared.policy_dir, device=device, logits_mib=logits_mib)
+def _load(prepared: Prepared, config: CellConfig, device: str) -> SharedInputs:
+    reference = load_policy(prepared.policy_dir, device=device, logits_mib=config.logits_mib)
     data = prepared.preferences.path
     samples = load_reference(prepared.reference.path)
     first = samples.query("sample_id == 0")
     prompts = first["prompt"].tolist()
     labels = pd.read_parquet(data / PAIRS_FILE, columns=["label_probability"])["label_probability"]
+    gold, scale = load_gold_model(prepared.gold_dir, device=device), load_standardization(prepared.reference.path)
+    judges = {name: load_judge(name, artifact.path, device) for name, artifact in prepared.judges}
+    of_gold = Judge(GOLD, lambda prompts, responses: scale.apply(gold.score(prompts, responses)).double().numpy())
     return SharedInputs(
         reference,
-        load_gold_model(prepared.gold_dir, device=device),
-        load_standardization(prepared.reference.path),
+        gold,
+        scale,
         EvaluationSet(
             prompts,
             reference.encode(prompts),
@@ -142,4 +155,7 @@ def _load(prepared: Prepared, device: str, logits_mib: int | None) -> SharedInpu
         ),
         load_pairs(data, TRAIN, pad_id=reference.pad_id),
         float(labels.mean()),
+        tuple(judges.values()),
+        {GOLD: of_gold, **judges}[config.labels.by],
+        read_world(prepared.world.path).train_prompts,
     )

@@ -20,7 +20,8 @@ from bench.losses import Loss, resolve_loss
 from bench.methods.trainer import NonFiniteLoss
 from bench.policies.policy import Policy
 from bench.provenance import git_commit, package_versions
-from bench.records import SCHEMA_VERSION, CheckpointRecord, StepMetrics
+from bench.records import BEST_OF_N, SCHEMA_VERSION, CheckpointRecord, StepMetrics
+from bench.sections import GOLD
 
 # A policy that is a copy of the reference must measure as one; more than rounding means that sampler and
 # scorer, or policy and reference, are not the same computation.
@@ -42,14 +43,23 @@ class Measurement:
     def __init__(self, cell: Cell, prepared: Prepared, cache: InputCache) -> None:
         self._cell, self._prepared, self._cache = cell, prepared, cache
         self._shared = cache.shared(prepared, cell.config)
-        # An imported policy was trained with a loss that is not ours to know.
-        self._loss: Loss | None = None if cell.config.external else resolve_loss(cell.config.loss)
+        # Not every method has one, and that of an imported policy is not ours to know.
+        self._loss: Loss | None = resolve_loss(cell.config.loss) if cell.config.has_loss else None
 
-    def at(self, step: int, policy: Policy, recent: Sequence[StepMetrics], *, wall_s: float) -> Checkpoint:
+    def at(
+        self,
+        step: int,
+        policy: Policy,
+        recent: Sequence[StepMetrics],
+        *,
+        wall_s: float,
+        samples_drawn: int | None = None,
+    ) -> Checkpoint:
         """Measure `policy` after `step` steps.
 
         Args:
             recent: training steps since the last checkpoint; none for a policy that was trained elsewhere.
+            samples_drawn: responses sampled for the training so far.
             wall_s: seconds spent on the cell so far.
         Raises:
             NonFiniteLoss: a measurement is NaN or infinite.
@@ -62,11 +72,13 @@ class Measurement:
         if recent:
             measured["train_loss"] = sum(each.loss for each in recent) / len(recent)
             measured["grad_norm"] = sum(each.grad_norm for each in recent) / len(recent)
+        if samples_drawn is not None:
+            measured |= {"samples_drawn": samples_drawn, "labels_bought": self._labels_bought(samples_drawn)}
         _check_finite(step, measured)
         if step == 0:
             _check_step_zero(measured, self._loss)
         return Checkpoint(
-            self._record(step, measured, wall_s), sampled.samples, held_out_table(step, on_pairs), sampled.warnings
+            self.record(step, measured, wall_s), sampled.samples, held_out_table(step, on_pairs), sampled.warnings
         )
 
     def _sample(self, step: int, policy: Policy) -> SampleEvaluation:
@@ -76,6 +88,7 @@ class Measurement:
             shared.gold,
             shared.standardization,
             shared.evaluation,
+            judges=shared.judges,
             step=step,
             uniforms=evaluation_uniforms(config, step),
             batch_size=config.evaluation.batch_size,
@@ -89,14 +102,22 @@ class Measurement:
             batch_size=self._cell.config.evaluation.batch_size,
         )
 
-    def _record(self, step: int, measured: dict[str, Any], wall_s: float) -> CheckpointRecord:
+    def _labels_bought(self, samples_drawn: int) -> int:
+        """Gold scores behind the training: of what was sampled, or of the comparisons that the proxy was fitted to."""
         config = self._cell.config
-        ours = config.external is None
+        return samples_drawn if config.labels.by == GOLD else 2 * config.proxy.pairs
+
+    def record(
+        self, step: int, measured: dict[str, Any], wall_s: float, *, strength: float | None = None
+    ) -> CheckpointRecord:
+        """The record of what was measured; `strength` where checkpoints of one cell differ in it."""
+        config = self._cell.config
+        trained, paired = config.external is None and config.method != BEST_OF_N, config.has_loss
         return CheckpointRecord(
             schema=SCHEMA_VERSION, cell_id=self._cell.id, sweep=config.sweep, world=config.world.name,
-            method=config.method, variant=config.variant, strength=config.strength, seed=config.seed, step=step,
-            loss=config.loss if ours else None, beta=config.beta if ours else None,
-            lr=config.optim.lr if ours else None, pairs_seen=step * config.optim.batch_pairs if ours else None,
+            method=config.method, variant=config.variant, strength=strength or config.strength, seed=config.seed,
+            step=step, loss=config.loss if paired else None, beta=config.beta if trained else None,
+            lr=config.optim.lr if trained else None, pairs_seen=step * config.optim.batch_pairs if paired else None,
             label_rule=config.labels.rule, label_probability=self._shared.label_probability, wall_s=wall_s,
             config=config.fingerprint, gold_model=self._prepared.gold.fingerprint,
             preferences=self._prepared.preferences.fingerprint, reference=self._prepared.reference.fingerprint,
@@ -105,7 +126,8 @@ class Measurement:
 
 
 def _check_finite(step: int, measured: dict[str, Any]) -> None:
-    bad = {key: value for key, value in measured.items() if not abs(value) < float("inf")}
+    flat = {**measured, **measured.get("watched", {})}
+    bad = {k: value for k, value in flat.items() if not isinstance(value, dict) and not abs(value) < float("inf")}
     if bad:
         raise NonFiniteLoss(f"step {step}: " + ", ".join(f"{key} = {value}" for key, value in bad.items()))
 

@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import torch
 
+from bench.cells.best_of_n import measure_best_of_n
 from bench.cells.cell import Cell
 from bench.cells.evaluation import checkpoint_steps
 from bench.cells.folder import CellFolder, Stopped
@@ -61,6 +62,8 @@ def run_cell(
                 folder.fail(folder.killer)
             elif cell.config.external is not None:
                 measure_imported(folder, prepared, cache, stop, on_record)
+            elif METHODS[cell.config.method].trainer is None:
+                measure_best_of_n(folder, prepared, cache, stop, on_record)
             else:
                 _Run(folder, prepared, cache, stop, on_record).execute(point)
         # What this machine lacks, another may have: the cell is given back.
@@ -89,7 +92,10 @@ class _Run:
         config, folder = self._config, self._folder
         shared = self._cache.shared(self._prepared, config)
         policy = shared.reference.trainable()
-        trainer = METHODS[config.method].trainer(TrainingInputs(config, policy, training_pairs(shared.pool, config)))
+        make = METHODS[config.method].trainer
+        assert make is not None  # run_cell has seen to that
+        pairs = training_pairs(shared.pool, config)
+        trainer = make(TrainingInputs(config, policy, pairs, shared.train_prompts, shared.labeller))
         measurement = Measurement(folder.cell, self._prepared, self._cache)
         saved = SavedPolicies(folder)
         if point is None:
@@ -116,7 +122,7 @@ class _Run:
             return
         since = measured[-1]["step"] if measured else -1
         recent = [each for each in folder.recorded.steps if each.step > since]
-        checkpoint = measurement.at(step, policy, recent, wall_s=folder.elapsed_s)
+        checkpoint = measurement.at(step, policy, recent, wall_s=folder.elapsed_s, samples_drawn=trainer.samples_drawn)
         saved.offer(checkpoint, policy)
         folder.add_checkpoint(checkpoint)
         self._on_record(checkpoint.record)

@@ -1,8 +1,7 @@
 """What a cell's folder already holds, up to a step."""
 
-import json
 import shutil
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +48,7 @@ def take_back(cell_dir: Path, step: int) -> Recorded:
         raise DamagedRecord(f"{cell_dir}: {TRAINING_FILE} or {RECORDS_FILE} do not reach step {step}")
     samples, held_out = (_kept(cell_dir / name, records[-1]["step"]) for name in (SAMPLES_FILE, HELD_OUT_FILE))
     write_atomically(cell_dir / RECORDS_FILE, lambda path: path.write_bytes(b"\n".join([*lines, b""])))
-    text = "".join(json.dumps(asdict(each)) + "\n" for each in steps)
+    text = "".join(each.to_json() + "\n" for each in steps)
     write_atomically(cell_dir / TRAINING_FILE, lambda path: path.write_text(text, encoding="utf-8"))
     return Recorded(records, steps, samples, held_out)
 

@@ -6,6 +6,7 @@ TRL's column names, and is what cells train on (bench/data/pairs.py).
 """
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from torch import Tensor
 from bench.config import LabelsConfig, PairsConfig
 from bench.policies.policy import Policy
 from bench.policies.tokens import TokenIds
+from bench.sections import GOLD, PROXY
 from bench.seeding import generator_for, uniforms_for
 from gold_rm.labeling import label_pairs
 from gold_rm.reward_model import GoldModel, Standardization
@@ -31,6 +33,8 @@ PREFERENCE_COLUMNS = (
 )  # fmt: skip
 _SAMPLING_BATCH = 512
 
+Scorer = Callable[[list[str], list[str]], np.ndarray]  # prompts and responses to scores, [texts] float64
+
 
 def sample_pool(
     policy: Policy,
@@ -40,18 +44,21 @@ def sample_pool(
     sizes: PairsConfig,
     max_new_tokens: int,
     directory: Path,
+    *,
+    purpose: str = "pairs",
 ) -> None:
     """Draw and score the pairs; write them to `directory`.
 
     Args:
+        purpose: of the draws; another one gives other pairs from the same seed.
         prompts: prompts of the ``train`` and ``eval`` splits; held-out pairs use the latter.
         standardization: puts gold scores into SD units of π_ref's scores.
     """
-    generator = generator_for(sizes.seed, "pairs")
+    generator = generator_for(sizes.seed, purpose)
     frames = []
     for split, source, count in ((TRAIN, "train", sizes.pool), (HELD_OUT, "eval", sizes.held_out)):
-        chosen_prompts = _draw_prompts(prompts[source], count, generator)
-        sampled = _sample_split(policy, chosen_prompts, (sizes.seed, "pairs", split), max_new_tokens)
+        chosen_prompts = draw_prompts(prompts[source], count, generator)
+        sampled = _sample_split(policy, chosen_prompts, (sizes.seed, purpose, split), max_new_tokens)
         frames.append(sampled.assign(split=split))
     pool = pd.concat(frames, ignore_index=True)
     for side in ("a", "b"):
@@ -64,7 +71,7 @@ def sample_pool(
     pool.to_parquet(directory / PAIRS_FILE, index=False, compression="zstd")
 
 
-def _draw_prompts(prompts: list[str], count: int, generator: torch.Generator) -> list[str]:
+def draw_prompts(prompts: list[str], count: int, generator: torch.Generator) -> list[str]:
     """`count` prompts: every prompt equally often, up to one, in random order."""
     rounds = [torch.randperm(len(prompts), generator=generator) for _ in range(-(-count // len(prompts)))]
     return [prompts[i] for i in torch.cat(rounds)[:count].tolist()]
@@ -98,16 +105,28 @@ def reference_logprobs(
     return result
 
 
-def write_preferences(pool_directory: Path, labels: LabelsConfig, seed: int, directory: Path) -> None:
+def write_preferences(
+    pool_directory: Path, labels: LabelsConfig, seed: int, directory: Path, proxy: Scorer | None = None
+) -> None:
     """Label the pool's pairs and write them as preference data, with a count of what was dropped.
 
+    Args:
+        proxy: labels in place of the gold model, and leaves its scores in ``proxy_chosen`` and ``proxy_rejected``.
+
     Pairs of identical responses carry no signal (ρ is 0 for every policy) and are dropped under either rule;
-    exact ties in gold are dropped under ``deterministic`` and decided by a fair coin under ``bradley_terry``.
+    exact ties of the labeller's scores are dropped under ``deterministic`` and decided by a fair coin under
+    ``bradley_terry``.
     """
     pool = pd.read_parquet(pool_directory / PAIRS_FILE)
+    labeller, columns = GOLD, [("{}", "text"), ("gold_{}", "gold"), ("{}_ids", "ids"), ("ref_{}_logps", "ref_logps")]
+    if proxy is not None:
+        labeller = PROXY
+        columns.append(("proxy_{}", PROXY))
+        for side in ("a", "b"):
+            pool[f"{PROXY}_{side}"] = proxy(pool["prompt"].tolist(), pool[f"text_{side}"].tolist())
     outcome = label_pairs(
-        torch.from_numpy(pool["gold_a"].to_numpy(copy=True)),
-        torch.from_numpy(pool["gold_b"].to_numpy(copy=True)),
+        torch.from_numpy(pool[f"{labeller}_a"].to_numpy(copy=True)),
+        torch.from_numpy(pool[f"{labeller}_b"].to_numpy(copy=True)),
         rule=labels.rule,
         temperature=labels.temperature,
         flip_rate=labels.flip_rate,
@@ -115,25 +134,36 @@ def write_preferences(pool_directory: Path, labels: LabelsConfig, seed: int, dir
     )
     prefer_a = outcome.prefer_a.numpy()
     data = pool[["pair_id", "split", "prompt", "prompt_ids"]].copy()
-    for name, column in (("{}", "text"), ("gold_{}", "gold"), ("{}_ids", "ids"), ("ref_{}_logps", "ref_logps")):
+    for name, column in columns:
         a, b = pool[f"{column}_a"], pool[f"{column}_b"]
         data[name.format("chosen")] = a.where(prefer_a, b)
         data[name.format("rejected")] = b.where(prefer_a, a)
-    data["label_probability"] = outcome.label_probability.numpy()
+    data["label_probability"] = _probability_of_gold(outcome.label_probability.numpy(), pool, labeller)
     data["flipped"] = outcome.flipped.numpy()
     data["chosen_tokens"] = data["chosen_ids"].map(len)
     data["rejected_tokens"] = data["rejected_ids"].map(len)
     identical = (pool["text_a"] == pool["text_b"]).to_numpy()
     tied = outcome.tie.numpy() & ~identical
     dropped = identical | (tied if labels.rule == "deterministic" else False)
-    data.loc[~dropped, list(PREFERENCE_COLUMNS)].to_parquet(directory / PAIRS_FILE, index=False)
+    kept = [*PREFERENCE_COLUMNS, *(name for name in data if name.startswith(f"{PROXY}_"))]
+    data.loc[~dropped, kept].to_parquet(directory / PAIRS_FILE, index=False)
     facts = {
         "pairs": len(pool),
         "kept": int((~dropped).sum()),
         "kept_train": int((~dropped & (pool["split"] == TRAIN).to_numpy()).sum()),
         "identical_responses": int(identical.sum()),
-        "gold_ties": int(tied.sum()),
+        f"{labeller}_ties": int(tied.sum()),
         "flipped": int(outcome.flipped.sum()),
-        "label_probability_mean": float(outcome.label_probability[torch.from_numpy(~dropped)].mean()),
+        "label_probability_mean": float(data.loc[~dropped, "label_probability"].mean()),
     }
     (directory / FACTS_FILE).write_text(json.dumps(facts, indent=1) + "\n")
+
+
+def _probability_of_gold(of_labeller: np.ndarray, pool: pd.DataFrame, labeller: str) -> np.ndarray:
+    """Probability that the response of the higher gold score is chosen, 1/2 where they tie, [pairs].
+
+    Args:
+        of_labeller: that the one that the labeller scores higher is chosen.
+    """
+    gold, own = (np.sign(pool[f"{name}_a"] - pool[f"{name}_b"]).to_numpy() for name in (GOLD, labeller))
+    return np.where(gold == own, of_labeller, np.where(gold == -own, 1 - of_labeller, 0.5))

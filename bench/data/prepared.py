@@ -19,6 +19,8 @@ class Prepared:
 
     Attributes:
         gold: its path is the model's directory, or an artifact that holds it as `GOLD_DIR`, if it was fitted here.
+        judges: who else scores, by name (`bench.data.judges`).
+        best_of_n: π_ref's samples to take the best of, for cells that do.
     """
 
     world: Artifact
@@ -26,6 +28,8 @@ class Prepared:
     gold: Artifact
     reference: Artifact
     preferences: Artifact
+    judges: tuple[tuple[str, Artifact], ...] = ()
+    best_of_n: Artifact | None = None
 
     @property
     def gold_dir(self) -> Path:
@@ -34,7 +38,13 @@ class Prepared:
     @property
     def fingerprint(self) -> str:
         """12 hex digits over the content of everything, wherever it lies."""
-        return fingerprint_of([getattr(self, name).fingerprint for name in _ARTIFACTS])
+        return fingerprint_of([artifact.fingerprint for artifact in self._artifacts().values()])
+
+    def _artifacts(self) -> dict[str, Artifact]:
+        """Everything by name."""
+        judges = {f"{_JUDGE}{name}": artifact for name, artifact in self.judges}
+        samples = {} if self.best_of_n is None else {_BEST_OF_N: self.best_of_n}
+        return {name: getattr(self, name) for name in _ALWAYS} | judges | samples
 
     def verify(self) -> None:
         """Check that everything is still what was prepared.
@@ -42,8 +52,7 @@ class Prepared:
         Raises:
             DamagedArtifact: naming what is missing or differs.
         """
-        for name in _ARTIFACTS:
-            planned = getattr(self, name)
+        for name, planned in self._artifacts().items():
             if not planned.path.is_dir():
                 raise DamagedArtifact(f"{name} {planned.path}: not there, and the sweep was planned on it")
             ready_gold = name == "gold" and self.gold_dir == planned.path
@@ -62,9 +71,8 @@ class Prepared:
             path = path.resolve()
             return os.path.relpath(path, sweep_dir.resolve()) if path.is_relative_to(root) else str(path)
 
-        parts: dict[str, Any] = {"policy": written(self.policy_dir)}
-        for name in _ARTIFACTS:
-            artifact = getattr(self, name)
+        parts: dict[str, Any] = {_POLICY: written(self.policy_dir)}
+        for name, artifact in self._artifacts().items():
             parts[name] = {"path": written(artifact.path), "fingerprint": artifact.fingerprint}
         return parts
 
@@ -77,10 +85,17 @@ class Prepared:
         """
         base = sweep_dir.resolve()
         artifacts = {
-            name: Artifact(Path(os.path.normpath(base / parts[name]["path"])), parts[name]["fingerprint"])
-            for name in _ARTIFACTS
+            name: Artifact(Path(os.path.normpath(base / part["path"])), part["fingerprint"])
+            for name, part in parts.items()
+            if name != _POLICY
         }
-        return cls(policy_dir=Path(os.path.normpath(base / parts["policy"])), **artifacts)
+        judges = [(n.removeprefix(_JUDGE), artifact) for n, artifact in artifacts.items() if n.startswith(_JUDGE)]
+        return cls(
+            policy_dir=Path(os.path.normpath(base / parts[_POLICY])),
+            judges=tuple(judges),
+            best_of_n=artifacts.get(_BEST_OF_N),
+            **{name: artifacts[name] for name in _ALWAYS},
+        )
 
 
 def gold_directory(gold: Artifact) -> Path:
@@ -89,4 +104,5 @@ def gold_directory(gold: Artifact) -> Path:
     return fitted if fitted.is_dir() else gold.path
 
 
-_ARTIFACTS = ("world", "gold", "reference", "preferences")
+_ALWAYS = ("world", "gold", "reference", "preferences")
+_POLICY, _BEST_OF_N, _JUDGE = "policy", "best_of_n", "judge "

@@ -41,6 +41,29 @@ def sample_reference(
     (directory / STANDARDIZATION_FILE).write_text(json.dumps(asdict(standardization)) + "\n")
 
 
+def sample_best_of_n(
+    policy: Policy, gold: GoldModel, standardization: Standardization, prompts: list[str], *, per_prompt: int,
+    max_new_tokens: int, directory: Path,
+) -> None:  # fmt: skip
+    """Draw `per_prompt` responses to every prompt to take the best of, with gold and log π_ref in nats."""
+    texts = [prompt for prompt in prompts for _ in range(per_prompt)]
+    prompt_ids = policy.encode(texts)
+    uniforms = uniforms_for(0, "best of n", count=len(texts), tokens=max_new_tokens)
+    responses = policy.sample(prompt_ids, uniforms=uniforms, batch_size=512)
+    decoded = policy.decode(responses)
+    frame = pd.DataFrame({
+        "prompt_id": np.repeat(np.arange(len(prompts)), per_prompt),
+        "prompt": texts,
+        "sample_id": np.tile(np.arange(per_prompt), len(prompts)),
+        "response": decoded,
+        "response_ids": responses,
+        "gold": standardization.apply(gold.score(texts, decoded)).double().numpy(),
+        "ref_logp": policy.logprobs(prompt_ids, responses).double().numpy(),
+        "ended": [bool(ids) and ids[-1] == policy.eos_id for ids in responses],
+    })  # fmt: skip
+    frame.to_parquet(directory / SAMPLES_FILE, index=False, compression="zstd")
+
+
 def load_standardization(directory: Path) -> Standardization:
     """The mean and SD of π_ref's raw gold scores."""
     return Standardization(**json.loads((directory / STANDARDIZATION_FILE).read_text()))

@@ -1,6 +1,5 @@
 """Offline GPO: mean f(βρ) over fixed preference pairs, the same optimizer and schedule for every loss."""
 
-import math
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -11,22 +10,27 @@ from bench.config import OptimConfig
 from bench.data.pairs import PreferencePairs
 from bench.losses import resolve_loss
 from bench.methods.objective import Objective
-from bench.methods.trainer import NonFiniteLoss, TrainingInputs
-from bench.policies.load import Policy
+from bench.methods.optimizer import OptimizerSteps, require_finite
+from bench.methods.trainer import TrainingInputs
+from bench.policies.policy import Policy
 from bench.records import StepMetrics
 from bench.seeding import generator_for
-
-_POLICY, _OPTIMIZER, _STEP = "policy.", "optimizer.", "step"
 
 
 def offline_trainer(inputs: TrainingInputs) -> "OfflineTrainer":
     """The trainer of a cell with method ``gpo``."""
+    return OfflineTrainer(
+        inputs.policy, inputs.pairs, objective_of(inputs), inputs.config.optim, seed=inputs.config.seed
+    )
+
+
+def objective_of(inputs: TrainingInputs) -> Objective:
+    """The GPO objective of a cell."""
     config = inputs.config
-    objective = Objective.scaled(resolve_loss(config.loss), config.beta, length_normalized=config.length_normalized)
-    return OfflineTrainer(inputs.policy, inputs.pairs, objective, config.optim, seed=config.seed)
+    return Objective.scaled(resolve_loss(config.loss), config.beta, length_normalized=config.length_normalized)
 
 
-class OfflineTrainer:
+class OfflineTrainer(OptimizerSteps):
     """AdamW on the mean of f(βρ), batch after batch of preference pairs."""
 
     def __init__(
@@ -34,54 +38,29 @@ class OfflineTrainer:
     ) -> None:
         """
         Args:
-            policy: in evaluation mode (dropout off, as π_ref was scored); its parameters are updated.
+            policy: see `OptimizerSteps`.
             pairs: all pairs of the cell, on the CPU; every epoch visits them in a new order.
             seed: draws the order.
         """
-        self._policy, self._pairs, self._objective, self._optim, self._seed = policy, pairs, objective, optim, seed
-        self._optimizer = torch.optim.AdamW(
-            list(policy.parameters()), lr=optim.lr, betas=(optim.adam_beta1, optim.adam_beta2),
-            weight_decay=optim.weight_decay, fused=True,
-        )  # fmt: skip
-        self._steps_done = 0
+        super().__init__(policy, optim)
+        self._pairs, self._objective, self._seed = pairs, objective, seed
         self._batches = self._order()
 
     @property
-    def steps_done(self) -> int:
-        """Optimizer steps so far."""
-        return self._steps_done
+    def samples_drawn(self) -> int:
+        """Two for each pair that was seen."""
+        return 2 * min(self.steps_done * self._optim.batch_pairs, len(self._pairs))
 
     def preview(self) -> StepMetrics:
         """The first batch, without an update: the loss is f(0) and the gradient norm is the first step's."""
         return self._measure(self._pairs.take(next(self._order())), step=0)
 
-    def step(self) -> StepMetrics:
-        """One optimizer step; see `bench.methods.trainer.Trainer`."""
-        metrics = self._measure(self._pairs.take(next(self._batches)), step=self._steps_done + 1)
-        for group in self._optimizer.param_groups:
-            group["lr"] = metrics.lr
-        self._optimizer.step()
-        self._steps_done += 1
-        return metrics
-
-    def state_dict(self) -> dict[str, Tensor]:
-        """Weights, AdamW's moments and the number of steps, from which schedule and order of the data follow."""
-        state = {_POLICY + name: tensor for name, tensor in self._policy.state_dict().items()}
-        for index, entries in self._optimizer.state_dict()["state"].items():
-            state |= {f"{_OPTIMIZER}{index}.{name}": tensor for name, tensor in entries.items()}
-        return state | {_STEP: torch.tensor(self._steps_done)}
+    def _gradient(self, step: int) -> StepMetrics:
+        return self._measure(self._pairs.take(next(self._batches)), step=step)
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Go on where `state` was taken."""
-        self._policy.load_state_dict({k.removeprefix(_POLICY): v for k, v in state.items() if k.startswith(_POLICY)})
-        entries: dict[int, dict[str, Tensor]] = {}
-        for key, tensor in state.items():
-            if key.startswith(_OPTIMIZER):
-                index, _, name = key.removeprefix(_OPTIMIZER).partition(".")
-                entries.setdefault(int(index), {})[name] = tensor
-        groups = self._optimizer.state_dict()["param_groups"]
-        self._optimizer.load_state_dict({"state": entries, "param_groups": groups})
-        self._steps_done = int(state[_STEP])
+        """Go on where `state` was taken; the order of the data follows from the number of steps."""
+        super().load_state_dict(state)
         self._batches = self._order()
         for _ in range(self._steps_done):  # drawing the order again costs less than keeping what is left of it
             next(self._batches)
@@ -90,15 +69,12 @@ class OfflineTrainer:
         return shuffled_batches(len(self._pairs), self._optim.batch_pairs, generator_for(self._seed, "order"))
 
     def _measure(self, batch: PreferencePairs, *, step: int) -> StepMetrics:
-        optim = self._optim
-        loss, rho, grad_norm = accumulate_gradient(self._policy, batch, self._objective, optim)
+        loss, rho, grad_norm = accumulate_gradient(self._policy, batch, self._objective, self._optim)
         accuracy = ((rho > 0).float() + 0.5 * (rho == 0).float()).mean()
         # One transfer from the device for all four.
         measured = torch.stack([loss, accuracy, rho.mean(), grad_norm]).tolist()
-        if not all(map(math.isfinite, measured)):
-            raise NonFiniteLoss(f"step {step}: loss {measured[0]:g}, gradient norm {measured[3]:g}")
-        lr = optim.lr * min(1.0, max(step, 1) / max(1, optim.warmup_steps))
-        return StepMetrics(step, *measured, lr)  # type: ignore[call-arg]  # four values
+        require_finite(step, measured, measured[0], measured[3])
+        return StepMetrics(step, *measured, self._rate(step))  # type: ignore[call-arg]  # four values
 
 
 class BatchGradient(NamedTuple):

@@ -5,6 +5,7 @@ from typing import NamedTuple, Protocol
 from torch import Tensor
 
 from bench.config import CellConfig
+from bench.data.judges import Judge
 from bench.data.pairs import PreferencePairs
 from bench.policies.load import Policy
 from bench.records import StepMetrics
@@ -17,11 +18,15 @@ class TrainingInputs(NamedTuple):
         config: of the cell; a trainer reads the settings that concern it.
         policy: a trainable copy of π_ref; its parameters are updated.
         pairs: the cell's preference pairs, on the CPU.
+        prompts: those that a method that samples for itself draws from.
+        labeller: who orders or rewards what is sampled, on the scale of π_ref's samples.
     """
 
     config: CellConfig
     policy: Policy
     pairs: PreferencePairs
+    prompts: list[str]
+    labeller: Judge
 
 
 class NonFiniteLoss(RuntimeError):
@@ -38,6 +43,11 @@ class Trainer(Protocol):
     @property
     def steps_done(self) -> int:
         """Optimizer steps so far."""
+        ...
+
+    @property
+    def samples_drawn(self) -> int:
+        """Responses that were sampled for the training so far."""
         ...
 
     def preview(self) -> StepMetrics:

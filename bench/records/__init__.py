@@ -16,6 +16,7 @@ runs/<sweep>/<cell>/resume/              where an unfinished cell goes on
 runs/<sweep>/<cell>/policy/              saved policies, with save=
 """
 
+from bench.records.best_of_n import best_of_n_kl, best_of_n_sizes, best_of_n_weights
 from bench.records.files import (
     CONFIG_FILE,
     DEATHS_FILE,
@@ -44,8 +45,11 @@ from bench.records.files import (
     write_text,
 )
 from bench.records.metrics import (
+    BEST_OF_N,
     GPO,
     METRICS,
+    ONLINE,
+    RLOO,
     SCHEMA_VERSION,
     CheckpointRecord,
     Metric,
@@ -69,6 +73,7 @@ from bench.records.status import (
 from bench.records.training import StepMetrics, append_steps, read_training
 
 __all__ = [
+    "BEST_OF_N",
     "CONFIG_FILE",
     "DEATHS_FILE",
     "DONE",
@@ -83,11 +88,13 @@ __all__ = [
     "INTERRUPTED",
     "METRICS",
     "MISSING",
+    "ONLINE",
     "PLAN_FILE",
     "POLICY_DIR",
     "RECORDS_FILE",
     "REFERENCE_COLUMNS",
     "RESUME_DIR",
+    "RLOO",
     "RUNNING",
     "RUN_AGAIN",
     "SAMPLES_FILE",
@@ -104,6 +111,9 @@ __all__ = [
     "StepMetrics",
     "append_record",
     "append_steps",
+    "best_of_n_kl",
+    "best_of_n_sizes",
+    "best_of_n_weights",
     "cell_view",
     "empty_plan",
     "is_worked_on",

@@ -11,7 +11,7 @@ from bench.records.files import LARGEST_INT, RUN_AGAIN, DamagedRecord
 # Rises only when a key changes its meaning. Metrics come and go without it: an optional one that a record lacks is
 # NaN (None for a text), and one that this version does not know is kept.
 SCHEMA_VERSION = 1
-GPO = "gpo"
+GPO, ONLINE, RLOO, BEST_OF_N = "gpo", "online", "rloo", "best_of_n"  # methods
 
 IDENTITY, SAMPLES, TRAINING, HELD_OUT, LABELS, PROVENANCE = (
     "identity", "fresh samples", "training", "held-out pairs", "labels", "provenance"
@@ -72,6 +72,11 @@ class CheckpointRecord:
     kl_k1_se: float = _required(SAMPLES, "its standard error", "nats")
     gold: float = _required(SAMPLES, "gold reward; π_ref has mean 0", "SD")
     gold_se: float = _required(SAMPLES, "its standard error", "SD")
+    proxy: float | None = _optional(SAMPLES, "score of the proxy; π_ref has mean 0 and SD 1", "SD")
+    proxy_se: float | None = _optional(SAMPLES, "its standard error", "SD")
+    utility: float | None = _optional(SAMPLES, "worth to the world's hidden rater; π_ref has mean 0, SD 1", "SD")
+    utility_se: float | None = _optional(SAMPLES, "its standard error", "SD")
+    watched: dict[str, float] | None = _optional(SAMPLES, "scores of watched reward models, their errors", "SD")  # noqa: RUF009
     gold_raw: float = _required(SAMPLES, "the gold model's own scale")
     win_rate: float = _required(SAMPLES, "against all of π_ref's samples on the same prompt, ties count 1/2", "share")
     win_rate_se: float = _required(SAMPLES, "its standard error", "share")
@@ -82,6 +87,8 @@ class CheckpointRecord:
         SAMPLES, "distinct bigrams over all bigrams, one response per prompt at a time", "share"
     )
 
+    samples_drawn: int | None = _optional(TRAINING, "responses sampled for the training so far")
+    labels_bought: int | None = _optional(TRAINING, "gold scores behind it: of these responses, or of the proxy's data")
     # Averaged over the steps since the last checkpoint; at step 0 of the first batch, without an update.
     train_loss: float | None = _optional(TRAINING, "mean f(βρ)")
     grad_norm: float | None = _optional(TRAINING, "gradient norm before clipping")
@@ -120,7 +127,8 @@ def _metrics() -> dict[str, Metric]:
     for each in fields(CheckpointRecord):
         hint = hints[each.name]
         optional = type(None) in getattr(hint, "__args__", ())
-        kind = hint.__args__[0] if optional else getattr(hint, "__origin__", hint)
+        kind = hint.__args__[0] if optional else hint
+        kind = getattr(kind, "__origin__", kind)
         about = each.metadata
         table[each.name] = Metric(about["unit"], about["group"], not optional, about["meaning"], kind)
     return table
@@ -129,7 +137,9 @@ def _metrics() -> dict[str, Metric]:
 METRICS: dict[str, Metric] = _metrics()
 _REQUIRED = tuple(name for name, metric in METRICS.items() if metric.required)
 _ABSENT = {
-    name: None if metric.kind is str else float("nan") for name, metric in METRICS.items() if not metric.required
+    name: None if metric.kind in (str, dict) else float("nan")
+    for name, metric in METRICS.items()
+    if not metric.required
 }
 _POSITIVE = ("strength", "beta")
 _TYPES = {name: (int, float) if metric.kind is float else (metric.kind,) for name, metric in METRICS.items()}

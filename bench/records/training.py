@@ -15,25 +15,31 @@ class StepMetrics:
 
     Attributes:
         step: counts from 1; 0 is the first batch without an update.
-        loss: mean f(βρ).
-        pair_accuracy: share of the batch's pairs with ρ > 0, ties count 1/2.
-        rho: mean ρ of the batch, nats.
+        loss: mean f(βρ); of a policy gradient, minus the mean regularized reward.
+        pair_accuracy: share of the batch's pairs with ρ > 0, ties count 1/2; None where there are no pairs.
+        rho: mean ρ of the batch, nats; None where there are no pairs.
         grad_norm: before clipping.
         lr: learning rate of the step.
+        reward: the labeller's mean score of the batch, SD; None where a batch is not scored.
     """
 
     step: int
     loss: float
-    pair_accuracy: float
-    rho: float
+    pair_accuracy: float | None
+    rho: float | None
     grad_norm: float
     lr: float
+    reward: float | None = None
+
+    def to_json(self) -> str:
+        """One line of JSON; `reward` only where there is one."""
+        return json.dumps({k: v for k, v in asdict(self).items() if k != "reward" or v is not None})
 
 
 def append_steps(cell_dir: Path, steps: Iterable[StepMetrics]) -> None:
     """Append steps to the cell's training.jsonl, a JSON object a line."""
     with (cell_dir / TRAINING_FILE).open("a", encoding="utf-8") as stream:
-        stream.writelines(json.dumps(asdict(step)) + "\n" for step in steps)
+        stream.writelines(step.to_json() + "\n" for step in steps)
 
 
 def read_training(cell_dir: Path) -> list[dict[str, Any]]:

@@ -10,6 +10,12 @@ and, where the content depends on files that the settings only name,
 
     inputs(params)   their fingerprints by name, which then count as settings
 
+A synthetic world, whose rater is known, may offer
+
+    utilities(prompts, responses)   what each response is worth to the rater, [responses]
+
+which is then recorded beside gold.
+
 A builder with a constant ``SHIPS`` comes with what `bench.freeze` has built from its file in conf/world; its settings
 have a key ``rebuild`` that builds it anew.
 

@@ -10,8 +10,9 @@ from omegaconf import OmegaConf
 
 from bench.cells.cell import Cell, select
 from bench.checked import ConfigError, build_checked, fingerprint_of, known_keys
-from bench.config import BUILT_IN_LOSSES, CellConfig, cell_config
+from bench.config import BUILT_IN_LOSSES, METHOD_NAMES, CellConfig, cell_config
 from bench.losses import LOSSES
+from bench.methods import METHODS
 
 WORLD = {"name": "tiny", "builder": "reviews", "max_new_tokens": 8, "params": {"size": 3}}
 
@@ -177,7 +178,16 @@ def test_names_are_plain_directory_names():
 # Where a cell runs and is filed; everything else can move its results.
 FREE_KEYS = {"sweep", "device", "runs_dir", "artifacts_dir", "tracking.wandb.mode", "tracking.wandb.project",
              "evaluation.batch_size", "tracking.wandb.entity", "save", "resume.every", "workers"}  # fmt: skip
-OTHER_TEXTS = {"loss": "squared", "save": "best", "labels.rule": "bradley_terry", "tracking.wandb.mode": "disabled"}
+OTHER_TEXTS = {
+    "loss": "squared",
+    "proxy.loss": "squared",
+    "proxy.size": "xl",
+    "labels.by": "proxy",
+    "method": "online",
+    "save": "best",
+    "labels.rule": "bradley_terry",
+    "tracking.wandb.mode": "disabled",
+}
 
 
 def leaves(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -189,6 +199,8 @@ def leaves(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, A
 
 
 def changed(key: str, value: Any) -> Any:
+    if key == "rloo.samples":
+        return 2 * value  # of which a step's responses are a multiple
     match value:
         case bool():
             return not value
@@ -200,18 +212,35 @@ def changed(key: str, value: Any) -> Any:
             return "me" if key.endswith("entity") else 1
         case dict():
             return {"a": 1}
+        case tuple():
+            return ["proxy"]
     return OTHER_TEXTS.get(key, value + "-other")
 
 
-# One method so far, and `external` comes with its policy.
-SET_KEYS = [(key, value) for key, value in leaves(asdict(configured())) if key not in ("method", "external")]
+# `external` comes with its policy.
+SET_KEYS = [(key, value) for key, value in leaves(asdict(configured())) if key != "external"]
+# What makes a group of settings count.
+USED_BY = {"proxy": ("labels.by", "proxy"), **{name: ("method", name) for name in ("online", "rloo", "best_of_n")}}
+
+
+def configured_with(*settings: tuple[str, Any]) -> CellConfig:
+    base = OmegaConf.create({"world": WORLD})
+    return cell_config(OmegaConf.to_container(OmegaConf.merge(base, *(nested(*setting) for setting in settings))))
 
 
 @pytest.mark.parametrize(("key", "value"), SET_KEYS, ids=lambda v: v if isinstance(v, str) else "")
 def test_the_fingerprint_changes_with_everything_that_can_move_results_and_with_nothing_else(key, value):
-    other = configured(key, changed(key, value))
+    used = [USED_BY[group]] if (group := key.split(".")[0]) in USED_BY else []
+    other = configured_with(*used, (key, changed(key, value)))
     assert select(other, key) != value
-    assert (other.fingerprint == configured().fingerprint) == (key in FREE_KEYS)
+    assert (other.fingerprint == configured_with(*used).fingerprint) == (key in FREE_KEYS)
+    if used:
+        assert configured(key, changed(key, value)).fingerprint == configured().fingerprint, "it is not used"
+
+
+def test_cells_from_before_there_were_proxies_and_methods_are_what_they_were():
+    config = cell_config({"world": {"name": "tiny", "builder": "x", "max_new_tokens": 4}})
+    assert config.fingerprint == "499f3477dd8f", "every finished cell is orphaned"
 
 
 def test_fingerprints_are_the_same_in_every_process_and_version():
@@ -219,7 +248,8 @@ def test_fingerprints_are_the_same_in_every_process_and_version():
     assert fingerprint_of({"b": (2.5, None), "a": 1}) == "2daaea6dd632"
 
 
-def test_the_losses_that_are_known_without_torch_are_those_there_are():
+def test_the_losses_and_methods_that_are_known_without_torch_are_those_there_are():
+    assert tuple(METHODS) == METHOD_NAMES
     assert tuple(LOSSES) == BUILT_IN_LOSSES
 
 

@@ -10,12 +10,14 @@ machine, and a benchmark needs one world.
 
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import torch
+from numpy.typing import NDArray
 
 from bench.checked import ConfigError
 from bench.policies.load import load_policy
@@ -24,6 +26,7 @@ from bench.worlds import write_world
 from bench.worlds.reviews.comparisons import draw_comparisons
 from bench.worlds.reviews.facts import measure, rater_agreement
 from bench.worlds.reviews.language import PROMPTS
+from bench.worlds.reviews.rater import utility
 from bench.worlds.reviews.reference_policy import PolicyParams, train_reference_policy
 
 VERSION = 2
@@ -110,3 +113,21 @@ def build(params: Params, directory: Path, progress: Callable[[str], None]) -> N
         eval_prompts=[prompt.text for prompt in evaluation],
         comparisons=pd.concat(frame.assign(split=split) for split, frame in comparisons.items()),
     )
+
+
+def utilities(prompts: Sequence[str], responses: Sequence[str]) -> NDArray[np.float64]:
+    """What each response is worth to the hidden rater, in the rater's own units, [responses].
+
+    Raises:
+        ConfigError: a prompt that is none of this language's.
+    """
+    return np.array([_utility(prompt, response) for prompt, response in zip(prompts, responses, strict=True)])
+
+
+def _utility(prompt: str, response: str) -> float:
+    if prompt not in _BY_TEXT:
+        raise ConfigError(f"prompt {prompt!r}: the rater of world {SHIPS} knows prompts such as {min(_BY_TEXT)!r}")
+    return utility(_BY_TEXT[prompt], response.split())
+
+
+_BY_TEXT = {prompt.text: prompt for prompt in PROMPTS}

@@ -1,0 +1,150 @@
+"""Best-of-n as a cell: the best of n of π_ref's samples by the labeller, for every n from one pool of samples.
+
+A checkpoint is one n, which is its `step`. Whatever is measured of a response is averaged with the weight of best-of-n
+over the pool (`bench.records.best_of_n_weights`), unbiased for n samples; `kl` is the bound ln n − (n − 1)/n, exact
+without ties, and `kl_k1` an estimate that knows of ties, from π_ref's own probabilities.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+from scipy.special import digamma
+
+from bench.cells.evaluation import distinct_n, win_shares
+from bench.cells.folder import CellFolder, Stopped
+from bench.cells.inputs import InputCache, SharedInputs
+from bench.cells.measure import Checkpoint, Measurement
+from bench.data.prepared import Prepared
+from bench.data.reference_samples import SAMPLES_FILE
+from bench.records import (
+    HELD_OUT_COLUMNS,
+    SAMPLE_COLUMNS,
+    CheckpointRecord,
+    best_of_n_kl,
+    best_of_n_sizes,
+    best_of_n_weights,
+)
+from gold_rm.reward_model import Standardization
+
+
+def measure_best_of_n(
+    folder: CellFolder, prepared: Prepared, cache: InputCache, stop: Callable[[], bool],
+    on_record: Callable[[CheckpointRecord], None],
+) -> None:  # fmt: skip
+    """Record best-of-n for every n of `best_of_n_sizes`.
+
+    Raises:
+        Stopped: `stop` said so; what has been measured is measured again by the next attempt.
+    """
+    config = folder.cell.config
+    shared = cache.shared(prepared, config)
+    measurement = Measurement(folder.cell, prepared, cache)
+    assert prepared.best_of_n is not None
+    pool = Pool.of(pd.read_parquet(prepared.best_of_n.path / SAMPLES_FILE), shared)
+    for n in best_of_n_sizes(config.best_of_n.samples):
+        if stop():
+            raise Stopped
+        record = measurement.record(n, pool.best_of(n), folder.elapsed_s, strength=float(n))
+        none = pd.DataFrame(columns=list(HELD_OUT_COLUMNS)).astype({"step": "int64", "pair": "int64", "rho": "float32"})
+        folder.add_checkpoint(Checkpoint(record, pool.chosen(n), none, []))
+        on_record(record)
+    folder.finish()
+
+
+class Pool(NamedTuple):
+    """π_ref's samples, worst first by the labeller's score in each prompt.
+
+    Attributes:
+        table: a row per sample, prompt by prompt; the columns of SAMPLE_COLUMNS that are known, and of the judges.
+        score: the labeller's, [prompts, samples], ascending.
+        ref_logp: log π_ref in nats, in the same order.
+        judged: names of the judges' columns.
+        scale: of gold.
+    """
+
+    table: pd.DataFrame
+    score: np.ndarray
+    ref_logp: np.ndarray
+    judged: tuple[str, ...]
+    scale: Standardization
+
+    @classmethod
+    def of(cls, samples: pd.DataFrame, shared: SharedInputs) -> "Pool":
+        """Score the samples by every judge."""
+        prompts, responses = samples["prompt"].tolist(), samples["response"].tolist()
+        for judge in shared.judges:
+            samples[judge.name] = judge.score(prompts, responses)
+        labeller = shared.labeller.name
+        samples["length"] = samples["response_ids"].map(len)
+        reference = shared.evaluation.reference_gold
+        samples["win_share"] = win_shares(samples["gold"].to_numpy(), reference[samples["prompt_id"]])
+        samples["gold_reference"] = reference[samples["prompt_id"], 0]
+        samples["reference_response"] = [shared.evaluation.reference_responses[i] for i in samples["prompt_id"]]
+        # Stable, so that among equal scores the sample that came first is taken last.
+        ordered = samples.sort_values(["prompt_id", labeller], kind="stable").reset_index(drop=True)
+        shape = (ordered["prompt_id"].nunique(), -1)
+        judged = tuple(judge.name for judge in shared.judges)
+        score, ref_logp = (ordered[column].to_numpy().reshape(shape) for column in (labeller, "ref_logp"))
+        return cls(ordered, score, ref_logp, judged, shared.standardization)
+
+    def best_of(self, n: int) -> dict[str, Any]:
+        """Record keys of the best of n."""
+        weights = np.array(best_of_n_weights(self.score.shape[1], n))
+        measured: dict[str, Any] = {"kl": best_of_n_kl(n), "kl_se": 0.0}
+        columns = {"gold": "gold", "win_rate": "win_share", **{name: name for name in self.judged}}
+        by_prompt = {key: self._by_prompt(column) @ weights for key, column in columns.items()}
+        by_prompt["kl_k1"] = log_ratio(self.score, self.ref_logp, n) @ weights
+        for key, values in by_prompt.items():
+            measured[key] = float(values.mean())
+            measured[f"{key}_se"] = float(values.std(ddof=1) / np.sqrt(len(values)))
+        chosen = self.chosen(n)
+        return measured | {
+            "gold_raw": self.scale.mean + self.scale.sd * measured["gold"],
+            "response_tokens": float((self._by_prompt("length") @ weights).mean()),
+            "eos_rate": float((self._by_prompt("ended") @ weights).mean()),
+            "samples_per_prompt": self.score.shape[1],
+            "distinct_2": distinct_n(self.table.loc[chosen.index, "response_ids"].tolist(), 2),
+        }
+
+    def chosen(self, n: int) -> pd.DataFrame:
+        """The best of the first n samples of every prompt, SAMPLE_COLUMNS and the judges'."""
+        first = self.table[self.table["sample_id"] < n]
+        best = first.groupby("prompt_id", sort=True).tail(1)
+        ratio = pd.Series(log_ratio(self.score, self.ref_logp, n).ravel(), self.table.index)[best.index]
+        filled = best.assign(step=n, kl=best_of_n_kl(n), kl_k1=ratio)
+        return filled[[*SAMPLE_COLUMNS, *self.judged]]
+
+    def _by_prompt(self, column: str) -> np.ndarray:
+        return self.table[column].to_numpy(dtype=float).reshape(self.score.shape)
+
+
+def log_ratio(score: np.ndarray, ref_logp: np.ndarray, n: int) -> np.ndarray:
+    """log of best-of-n's probability over π_ref's, of every sample, in nats, [prompts, samples].
+
+    A response of probability p, of which the share F of π_ref's mass scores lower, is the best of n with probability
+    (F + p)^n − F^n: over p, ((F̄ + p/2)^n − (F̄ − p/2)^n)/p, where F̄ = F + p/2. F̄ comes from the samples' ranks, as the
+    geometric mean of the order statistic, so that without ties the mean of the best of n is ln n − (n − 1)/n for every
+    n up to the number of samples; p comes from π_ref. Responses that differ and score alike count as one.
+
+    Args:
+        score: the labeller's, ascending in each row.
+        ref_logp: log π_ref, nats.
+    """
+    size = score.shape[1]
+    result = np.empty_like(score)
+    for row, (values, logps) in enumerate(zip(score, ref_logp, strict=True)):
+        _, start, inverse, counts = np.unique(values, return_index=True, return_inverse=True, return_counts=True)
+        middle = np.exp(digamma(start + (counts + 1) / 2) - digamma(size + 1))
+        # The mass of a score: of its responses in the pool, each once; never less than nothing.
+        mass = np.zeros(len(start))
+        distinct = np.unique(np.stack([inverse, logps], axis=1), axis=0)
+        np.add.at(mass, distinct[:, 0].astype(int), np.exp(distinct[:, 1]))
+        low, high = (np.clip(middle + sign * mass / 2, 0.0, 1.0) for sign in (-1, 1))
+        # Where p is tiny, the difference of two powers is its derivative n F̄^(n−1) p to rounding.
+        with np.errstate(divide="ignore"):
+            exact = np.log(np.maximum(high**n - low**n, 1e-300)) - np.log(mass)
+            smooth = np.log(n) + (n - 1) * np.log(middle)
+        result[row] = np.where(n * mass > 1e-6, exact, smooth)[inverse]
+    return result

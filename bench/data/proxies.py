@@ -1,0 +1,70 @@
+"""A proxy: a reward model fitted to the gold model's labels of π_ref's samples (Gao et al. 2023, section 2)."""
+
+import json
+from pathlib import Path
+
+import pandas as pd
+
+from bench.checked import ConfigError
+from bench.data.judges import MODEL_DIR, raw_scorer, write_scale
+from bench.data.parts import rows_of
+from bench.data.preferences import HELD_OUT, PAIRS_FILE, TRAIN
+from bench.losses import resolve_loss
+from bench.sections import ProxyConfig
+from gold_rm.evaluate import evaluate
+from gold_rm.proxies import SIZES
+from gold_rm.reward_model import load_gold_model
+from gold_rm.train import GoldTrainConfig, train_gold_model
+
+FACTS_FILE = "facts.json"
+_THREADS = 1  # a proxy is the same wherever it is fitted, however many cores there are
+
+
+def write_proxy(
+    comparisons_dir: Path,
+    tokenizer_dir: Path,
+    config: ProxyConfig,
+    max_tokens: int,
+    reference_dir: Path,
+    directory: Path,
+) -> None:
+    """Fit a proxy; write its model, its scale on π_ref's samples, and how well it agrees with held-out gold labels.
+
+    Args:
+        comparisons_dir: preference data labeled by the gold model, splits ``train`` and ``held_out``.
+        max_tokens: of prompt and response.
+    Raises:
+        ConfigError: fewer comparisons than it is to be fitted to.
+    """
+    comparisons = pd.read_parquet(comparisons_dir / PAIRS_FILE)
+    train, held_out = (comparisons[comparisons["split"] == split] for split in (TRAIN, HELD_OUT))
+    if config.pairs > len(train):
+        raise ConfigError(
+            f"proxy.pairs={config.pairs}: {len(train)} of proxy.pool={config.pool} comparisons are left after ties"
+        )
+    size = SIZES[config.size]
+    settings = GoldTrainConfig(
+        layers=size.layers, width=size.width, heads=size.heads, max_tokens=max_tokens, steps=config.steps,
+        batch_pairs=min(config.batch_pairs, config.pairs), lr=config.lr, seed=config.seed,
+    )  # fmt: skip
+    own = train.iloc[rows_of(config.seed, len(train), config.pairs)]
+    loss = resolve_loss(config.loss).fn
+    model_dir = directory / MODEL_DIR
+    train_gold_model(pd.concat([own, held_out]), tokenizer_dir, settings, model_dir, loss=loss, threads=_THREADS)
+    write_scale(reference_dir, raw_scorer(model_dir), directory, f"proxy.size={config.size}")
+    (directory / FACTS_FILE).write_text(json.dumps(_facts(model_dir, comparisons), indent=1) + "\n")
+
+
+def _facts(model_dir: Path, comparisons: pd.DataFrame) -> dict[str, float]:
+    """Size, and agreement and calibration on the held-out comparisons' gold labels."""
+    model = load_gold_model(model_dir)
+    fit = evaluate(model, comparisons, HELD_OUT)
+    return {
+        "parameters": sum(parameter.numel() for parameter in model.model.parameters()),
+        "held_out": fit.agreement.total,
+        "agreement": fit.agreement.share,
+        "agreement_low": fit.agreement.low,
+        "agreement_high": fit.agreement.high,
+        "calibration_error": fit.calibration.expected_error,
+        "log_loss": fit.calibration.log_loss,
+    }
