@@ -75,6 +75,11 @@ class GoldModel:
     max_tokens: int | None
     fingerprint: str
 
+    @property
+    def parameters(self) -> int:
+        """Number of its parameters."""
+        return sum(parameter.numel() for parameter in self.model.parameters())
+
     def score(
         self, prompts: Sequence[str], responses: Sequence[str], *, batch_size: int = _BATCH_SIZE
     ) -> Float[Tensor, " texts"]:

@@ -124,9 +124,8 @@ def log_ratio(score: np.ndarray, ref_logp: np.ndarray, n: int) -> np.ndarray:
     """log of best-of-n's probability over π_ref's, of every sample, in nats, [prompts, samples].
 
     A response of probability p, of which the share F of π_ref's mass scores lower, is the best of n with probability
-    (F + p)^n − F^n: over p, ((F̄ + p/2)^n − (F̄ − p/2)^n)/p, where F̄ = F + p/2. F̄ comes from the samples' ranks, as the
-    geometric mean of the order statistic, so that without ties the mean of the best of n is ln n − (n − 1)/n for every
-    n up to the number of samples; p comes from π_ref. Responses that differ and score alike count as one.
+    (F + p)^n − F^n. Of responses that are drawn again and again, both are shares of the draws; others, as π_ref's
+    probabilities tell, are as good as continuous. Responses that differ and score alike count as one.
 
     Args:
         score: the labeller's, ascending in each row.
@@ -136,15 +135,14 @@ def log_ratio(score: np.ndarray, ref_logp: np.ndarray, n: int) -> np.ndarray:
     result = np.empty_like(score)
     for row, (values, logps) in enumerate(zip(score, ref_logp, strict=True)):
         _, start, inverse, counts = np.unique(values, return_index=True, return_inverse=True, return_counts=True)
-        middle = np.exp(digamma(start + (counts + 1) / 2) - digamma(size + 1))
         # The mass of a score: of its responses in the pool, each once; never less than nothing.
         mass = np.zeros(len(start))
         distinct = np.unique(np.stack([inverse, logps], axis=1), axis=0)
         np.add.at(mass, distinct[:, 0].astype(int), np.exp(distinct[:, 1]))
-        low, high = (np.clip(middle + sign * mass / 2, 0.0, 1.0) for sign in (-1, 1))
-        # Where p is tiny, the difference of two powers is its derivative n F̄^(n−1) p to rounding.
-        with np.errstate(divide="ignore"):
-            exact = np.log(np.maximum(high**n - low**n, 1e-300)) - np.log(mass)
-            smooth = np.log(n) + (n - 1) * np.log(middle)
-        result[row] = np.where(n * mass > 1e-6, exact, smooth)[inverse]
+        low, high = start / size, (start + counts) / size
+        tied = np.log(np.maximum(high**n - low**n, 1e-300)) - np.log(counts / size)
+        # A ratio of n F^(n−1), with the geometric mean of the order statistic for F, so that without ties the mean of
+        # the best of n is ln n − (n − 1)/n for every n up to the number of draws.
+        alone = np.log(n) + (n - 1) * (digamma(start + (counts + 1) / 2) - digamma(size + 1))
+        result[row] = np.where(size * mass > 1, tied, alone)[inverse]
     return result

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from bench.cells.evaluation import EvaluationSet, SampleEvaluation, evaluate_held_out, evaluate_samples
 from bench.config import CellConfig
-from bench.data.judges import Judge, load_judge
+from bench.data.judges import UTILITY, Judge, load_judge
 from bench.data.pairs import PairLogProbs, PreferencePairs, load_pairs
 from bench.data.parts import rows_of
 from bench.data.preferences import HELD_OUT, PAIRS_FILE, TRAIN
@@ -20,7 +20,7 @@ from bench.data.reference_samples import load_reference, load_standardization
 from bench.policies.load import Policy, load_policy, resolve_device
 from bench.sections import GOLD
 from bench.seeding import uniforms_for
-from bench.worlds import read_world
+from bench.worlds import builder_module, read_world
 from gold_rm.reward_model import GoldModel, Standardization, load_gold_model
 
 _STARTS = 16  # seeds whose step 0 is kept
@@ -140,7 +140,11 @@ def _load(prepared: Prepared, config: CellConfig, device: str) -> SharedInputs:
     prompts = first["prompt"].tolist()
     labels = pd.read_parquet(data / PAIRS_FILE, columns=["label_probability"])["label_probability"]
     gold, scale = load_gold_model(prepared.gold_dir, device=device), load_standardization(prepared.reference.path)
-    judges = {name: load_judge(name, artifact.path, device) for name, artifact in prepared.judges}
+    rater = getattr(builder_module(config.world.builder), "utilities", None)
+    judges = {
+        name: load_judge(name, artifact.path, device, rater=rater if name == UTILITY else None)
+        for name, artifact in prepared.judges
+    }
     of_gold = Judge(GOLD, lambda prompts, responses: scale.apply(gold.score(prompts, responses)).double().numpy())
     return SharedInputs(
         reference,

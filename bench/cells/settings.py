@@ -1,5 +1,6 @@
 """The configuration that a cell's folder was made with; it is compared on every call and never replaced."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -19,7 +20,11 @@ _SafeLoader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 def write_cell_config(cell: Cell) -> None:
     """Write the resolved configuration, which `check_cell_config` compares on the next call."""
     # Absent unless set: every other cell's file would say `external: null`.
-    config = {key: value for key, value in asdict(cell.config).items() if key != "external" or value is not None}
+    config = {
+        key: value
+        for key, value in json.loads(json.dumps(asdict(cell.config))).items()
+        if key != "external" or value is not None
+    }
     write_text(cell.directory / CONFIG_FILE, yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
 
 

@@ -13,7 +13,6 @@ import numpy as np
 import pandas as pd
 import torch
 
-from bench import worlds
 from bench.checked import ConfigError
 from bench.data.artifacts import DamagedArtifact
 from bench.data.preferences import Scorer
@@ -23,7 +22,6 @@ from gold_rm.reward_model import GoldModelError, Standardization, load_gold_mode
 
 MODEL_DIR = "model"  # of one that was fitted here
 WHERE_FILE = "model.json"  # of one that lies elsewhere
-RATER_FILE = "rater.json"
 UTILITY = "utility"  # the hidden rater's
 
 
@@ -34,7 +32,7 @@ class Judge(NamedTuple):
     score: Scorer
 
 
-def write_scale(reference_dir: Path, scorer: Scorer, directory: Path, who: str) -> None:
+def write_scale(reference_dir: Path, scorer: Scorer, directory: Path, *, who: str) -> None:
     """Fit the scale of raw scores to π_ref's samples.
 
     Raises:
@@ -49,15 +47,9 @@ def write_scale(reference_dir: Path, scorer: Scorer, directory: Path, who: str) 
     (directory / STANDARDIZATION_FILE).write_text(json.dumps(asdict(scale)) + "\n")
 
 
-def write_rater(builder: str, reference_dir: Path, directory: Path) -> None:
-    """The scale of a world's hidden rater."""
-    write_scale(reference_dir, worlds.builder_module(builder).utilities, directory, f"world.builder={builder}'s rater")
-    (directory / RATER_FILE).write_text(json.dumps({"builder": builder}) + "\n")
-
-
 def write_watched(model_dir: Path, reference_dir: Path, directory: Path) -> None:
     """The scale of a ready reward model, and where it lies."""
-    write_scale(reference_dir, raw_scorer(model_dir), directory, f"watch={model_dir}")
+    write_scale(reference_dir, raw_scorer(model_dir), directory, who=f"watch={model_dir}")
     where = {"path": str(model_dir.resolve()), "fingerprint": fingerprint_of_model(model_dir)}
     (directory / WHERE_FILE).write_text(json.dumps(where) + "\n")
 
@@ -68,16 +60,17 @@ def raw_scorer(model_dir: Path, device: str = "cpu") -> Scorer:
     return lambda prompts, responses: model.score(prompts, responses).double().numpy()
 
 
-def load_judge(name: str, directory: Path, device: str = "cpu") -> Judge:
+def load_judge(name: str, directory: Path, device: str = "cpu", *, rater: Scorer | None = None) -> Judge:
     """The judge whose scale is in `directory`.
 
+    Args:
+        rater: a world's own, whose raw scores need no model.
     Raises:
         DamagedArtifact: its model lies elsewhere, and is not there or another one by now.
     """
     scale = load_standardization(directory)
-    if (directory / RATER_FILE).exists():
-        builder = json.loads((directory / RATER_FILE).read_text())["builder"]
-        raw: Scorer = worlds.builder_module(builder).utilities
+    if rater is not None:
+        raw = rater
     elif (directory / MODEL_DIR).is_dir():
         raw = raw_scorer(directory / MODEL_DIR, device)
     else:

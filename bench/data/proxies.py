@@ -51,7 +51,7 @@ def write_proxy(
     loss = resolve_loss(config.loss).fn
     model_dir = directory / MODEL_DIR
     train_gold_model(pd.concat([own, held_out]), tokenizer_dir, settings, model_dir, loss=loss, threads=_THREADS)
-    write_scale(reference_dir, raw_scorer(model_dir), directory, f"proxy.size={config.size}")
+    write_scale(reference_dir, raw_scorer(model_dir), directory, who=f"proxy.size={config.size}")
     (directory / FACTS_FILE).write_text(json.dumps(_facts(model_dir, comparisons), indent=1) + "\n")
 
 
@@ -60,7 +60,7 @@ def _facts(model_dir: Path, comparisons: pd.DataFrame) -> dict[str, float]:
     model = load_gold_model(model_dir)
     fit = evaluate(model, comparisons, HELD_OUT)
     return {
-        "parameters": sum(parameter.numel() for parameter in model.model.parameters()),
+        "parameters": model.parameters,
         "held_out": fit.agreement.total,
         "agreement": fit.agreement.share,
         "agreement_low": fit.agreement.low,

@@ -8,7 +8,7 @@ from bench import worlds
 from bench.checked import ConfigError
 from bench.config import CellConfig
 from bench.data.artifacts import Artifact
-from bench.data.judges import UTILITY, load_judge, write_rater, write_watched
+from bench.data.judges import UTILITY, load_judge, write_scale, write_watched
 from bench.data.preferences import write_preferences
 from bench.data.proxies import write_proxy
 from bench.sections import PROXY, LabelsConfig
@@ -33,7 +33,9 @@ def build_judges(
         judges[UTILITY] = building.build(
             UTILITY,
             {"builder": config.world.builder, "version": builder.VERSION, "reference": reference.fingerprint},
-            lambda directory: write_rater(config.world.builder, reference.path, directory),
+            partial(
+                write_scale, reference.path, builder.utilities, who=f"the rater of world.builder={config.world.builder}"
+            ),
         )
     if config.uses_proxy:
         judges[PROXY] = _build_proxy(building, sampling, config, world, artifact, reference)

@@ -1,5 +1,6 @@
 """The cells a sweep consists of: resolved and checked before anything is built or trained, and kept in plan.json."""
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import asdict
@@ -85,7 +86,7 @@ def write_plan(
 
 def _job(cell: Cell, prepared: Prepared, plan: dict[str, Any]) -> dict[str, Any]:
     """What a worker needs, in few words: one cell's settings are another's with changes."""
-    settings = asdict(cell.config)
+    settings = json.loads(json.dumps(asdict(cell.config)))  # as it will be read: tuples are lists
     # Where these differ, so do the keys that there are.
     common = fingerprint_of([settings["world"], settings["external"]])
     base = plan["settings"].setdefault(common, settings)

@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 from scipy.special import expit
 
+import bench.sweep.building
 import bench.sweep.preparing
 from bench.checked import ConfigError
 from bench.config import cell_config
@@ -43,7 +44,7 @@ def no_training(monkeypatch):
 
     monkeypatch.setattr(reviews, "build", trained)
     monkeypatch.setattr(bench.sweep.preparing, "train_gold_model", trained)
-    monkeypatch.setattr(bench.sweep.preparing, "sample_reference", trained)
+    monkeypatch.setattr(bench.sweep.building, "sample_reference", trained)
 
 
 def test_what_ships_is_whole_and_each_part_stands_on_the_one_before():
@@ -60,7 +61,9 @@ def test_what_ships_is_whole_and_each_part_stands_on_the_one_before():
 
 
 def test_the_default_settings_are_those_that_it_was_built_with(tmp_path, no_training, monkeypatch):
-    monkeypatch.setattr(bench.sweep.preparing, "sample_pool", lambda *arguments: pytest.fail("the pool ships"))
+    monkeypatch.setattr(
+        bench.sweep.building, "sample_pool", lambda *arguments, **settings: pytest.fail("the pool ships")
+    )
     built = prepared(tmp_path)
     for kind, artifact in (("world", built.world), ("gold", built.gold), ("reference", built.reference)):
         assert artifact.fingerprint == verify(FROZEN / kind).fingerprint
@@ -103,7 +106,7 @@ def test_rebuild_builds(tmp_path, monkeypatch):
 def test_a_damaged_copy_of_the_code_is_named(tmp_path, no_training, monkeypatch, damage):
     frozen = tmp_path / "frozen"
     shutil.copytree(FROZEN, frozen)
-    monkeypatch.setattr(bench.sweep.preparing, "frozen_directory", lambda builder: frozen)
+    monkeypatch.setattr(bench.sweep.building, "frozen_directory", lambda builder: frozen)
     file = frozen / "world" / ("manifest.json" if damage == "manifest" else "prompts.parquet")
     if damage == "flipped":
         content = bytearray(file.read_bytes())

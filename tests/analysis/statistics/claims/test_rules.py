@@ -13,7 +13,9 @@ from bench.sweep.compose import compose_one
 
 # Keys that are swept, or move results by rounding at most.
 NOT_A_SETTING = {"loss", "beta", "seed", "sweep", "tracking", "device", "runs_dir", "artifacts_dir", "save", "resume",
-                 "workers", "external", "cpu_threads", "logits_mib", "evaluation.batch_size"}  # fmt: skip
+                 "workers", "external", "cpu_threads", "logits_mib", "evaluation.batch_size",
+                 # Of other methods and labellers: the method is named, and so are the preferences, by their content.
+                 "labels.by", "proxy", "watch", "online", "rloo", "best_of_n"}  # fmt: skip
 
 
 def written(tmp_path, text):
