@@ -8,14 +8,18 @@ from typing import Any
 
 from bench.checked import fingerprint_of
 from bench.config import CellConfig, WorldConfig
-from bench.records import BEST_OF_N, RLOO, read_status
+from bench.records import BEST_OF_N, ONLINE, RLOO, read_status
 
 # Settings that say where a cell runs or is filed, not what it is; `world` alone is named by its group.
 NOT_IN_NAMES = (
     "sweep", "experiment", "device", "runs_dir", "artifacts_dir", "tracking", "save", "resume", "workers", "hydra",
 )  # fmt: skip
 ALWAYS_IN_NAMES = ("loss", "beta", "seed")
-_WITHOUT_LOSS = {RLOO: ("method", "beta", "seed"), BEST_OF_N: ("method", "seed")}  # in its place
+_FIRST = {  # in its place, of methods that may stand beside it in one sweep
+    ONLINE: ("method", *ALWAYS_IN_NAMES),
+    RLOO: ("method", "beta", "seed"),
+    BEST_OF_N: ("method", "seed"),
+}
 _EXTERNAL_KEYS = ("external.variant", "external.strength", "seed")
 _LONGEST_NAME = 200  # bytes; file systems take 255, and temporary files have longer names
 
@@ -71,7 +75,7 @@ def named_keys(config: CellConfig, overridden: Iterable[str] = ()) -> tuple[str,
     """The keys that a cell is named by: loss, β and seed, then other overridden ones that can change results."""
     if config.external is not None:
         return _EXTERNAL_KEYS
-    first = _WITHOUT_LOSS.get(config.method, ALWAYS_IN_NAMES)
+    first = _FIRST.get(config.method, ALWAYS_IN_NAMES)
     hidden = (*NOT_IN_NAMES, *ALWAYS_IN_NAMES, *first)
     return (*first, *sorted({key for key in overridden if re.split(r"[./]", key)[0] not in hidden}))
 
@@ -83,7 +87,7 @@ def cell_name(config: CellConfig, keys: Iterable[str]) -> str:
     """
     parts = [f"{key.removeprefix('external.')}={_spell(select(config, key))}" for key in keys]
     if len(",".join(parts).encode()) > _LONGEST_NAME:
-        shown = len(_WITHOUT_LOSS.get(config.method, ALWAYS_IN_NAMES))
+        shown = len(_FIRST.get(config.method, ALWAYS_IN_NAMES))
         parts = [*parts[:shown], f"others={fingerprint_of(parts[shown:])}"]
     return ",".join(parts)
 

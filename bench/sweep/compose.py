@@ -12,7 +12,7 @@ import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -91,6 +91,8 @@ def compose_one(arguments: Sequence[str]) -> Job | None:
 def compose_sweep(arguments: Sequence[str]) -> SweepRequest:
     """Every job of a sweep: the product of all values that command line and experiment list.
 
+    The experiments that the chosen one names under `also` are composed in the same way, with the same command line.
+
     Raises:
         ConfigError: as in `compose_one`; or a list of values for a key that is in no cell's name.
     """
@@ -106,11 +108,14 @@ def compose_sweep(arguments: Sequence[str]) -> SweepRequest:
         swept = [f"{key}={value}" for key, value in (base.hydra.sweeper.params or {}).items()]
         composer = _JobComposer(name, parser)
         jobs = [composer(job) for job in _product([*parser.parse_overrides(swept), *given])]
+        further = [str(each) for each in base.get("also") or []]
         chosen = OmegaConf.to_container(base.hydra.launcher, resolve=True)
         assert isinstance(chosen, dict)
         launcher = {str(key): value for key, value in chosen.items()}
         chosen_by = (f"--config-name={name}", *map(str, fixed))
-        return SweepRequest(jobs, base.hydra.runtime.choices["hydra/launcher"], launcher, chosen_by)
+        request = SweepRequest(jobs, base.hydra.runtime.choices["hydra/launcher"], launcher, chosen_by)
+    parts = [compose_sweep([*map(str, arguments), f"experiment={part}"]) for part in further]
+    return replace(request, jobs=[*request.jobs, *(job for part in parts for job in part.jobs)])
 
 
 def launch_with_hydra(fixed: Iterable[str], task: Callable[[], None], count: int) -> None:
@@ -188,10 +193,10 @@ def _product(overrides: Sequence[Override]) -> Iterator[list[str]]:
 
 
 def _plain(composed: DictConfig) -> dict[str, Any]:
-    if "hydra" in composed:
-        composed = composed.copy()
-        with open_dict(composed):
-            composed.pop("hydra")
+    composed = composed.copy()
+    with open_dict(composed):
+        for key in ("hydra", "also"):  # said to the driver, not of a cell
+            composed.pop(key, None)
     plain = OmegaConf.to_container(composed, resolve=True)
     assert isinstance(plain, dict)
     return {str(key): value for key, value in plain.items()}
