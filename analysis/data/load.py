@@ -38,6 +38,12 @@ def load_sweep(path: Path | str, only: Mapping[str, Any] | None = None) -> Sweep
     path = Path(path)
     plan = _read_plan(path)
     cells = _read_cells(path, plan)
+    is_choice = cells["method"] == records.BEST_OF_N  # among π_ref's samples: `analysis.data.best_of_n`
+    if is_choice.any() and is_choice.all():
+        raise RefusedSweep(
+            f"{path}: all {len(cells)} cells are best-of-n; a frontier needs trained policies beside them"
+        )
+    cells = cells[~is_choice].reset_index(drop=True)
     for key, value in (only or {}).items():
         if key not in cells:
             raise RefusedSweep(f"{path}: nothing to select by {key!r}; the plan has {key_names(plan)}")

@@ -72,3 +72,18 @@ def _part(frame: pd.DataFrame, rows: list[tuple[Any, ...]], chosen: tuple[Any, .
 def _agrees(general: tuple[Any, ...], specific: tuple[Any, ...]) -> bool:
     """Whether every key that `general` has a value of has the same in `specific`."""
     return all(value is None or value == other for value, other in zip(general, specific, strict=True))
+
+
+def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """{"a": {"b": 1}} as {"a.b": 1}."""
+    result: dict[str, Any] = {}
+    for key, value in tree.items():
+        result |= flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
+    return result
+
+
+def made_with(plan: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Every planned cell with its settings by dotted key; those of plans by older versions are not known."""
+    bases = {key: flat(value) for key, value in plan["settings"].items()}
+    for cell, job in plan["jobs"].items():
+        yield cell, bases.get(job["settings"], {}) | job["changes"]

@@ -109,9 +109,13 @@ class RecordedErrors:
 PromptNoise = SampledPrompts | RecordedErrors
 
 
-def make_prompt_noise(sweep: Sweep, draws: int, rng: np.random.Generator) -> tuple[PromptNoise, tuple[str, ...]]:
+def make_prompt_noise(
+    sweep: Sweep, draws: int, rng: np.random.Generator, level: str = "gold"
+) -> tuple[PromptNoise, tuple[str, ...]]:
     """Draw the prompts for a sweep; also sentences that say what could not be used.
 
+    Args:
+        level: whose scores stand for gold: those of ``gold``, or of another judge, such as ``proxy``.
     Raises:
         RefusedSweep: fewer than two prompts; samples of some cells only, of checkpoints that were not recorded, that
             disagree with their records or are not on the same prompts.
@@ -127,8 +131,9 @@ def make_prompt_noise(sweep: Sweep, draws: int, rng: np.random.Generator) -> tup
             raise RefusedSweep(f"{sweep.path}: {prompts} evaluation prompt; intervals need at least 2")
         per_prompt = sweep.checkpoints["samples_per_prompt"].fillna(1).sum()
         if per_prompt * prompts <= MAX_SAMPLES:
-            kl, gold = _sample_tables(sweep, prompt_ids)
-            gold = over_reference(gold, prompt_ids, sweep.reference)
+            kl, gold = _sample_tables(sweep, prompt_ids, level)
+            # What others hold of π_ref's samples is not kept.
+            gold = over_reference(gold, prompt_ids, sweep.reference if level == "gold" else None)
             uniform = np.full(prompts, 1 / prompts)
             weights = rng.multinomial(prompts, uniform, size=(1 + seeds, draws)) / prompts
             # With one seed both sets resample the same thing.
@@ -167,9 +172,9 @@ def _require_no_samples(sweep: Sweep) -> None:
         )
 
 
-def _sample_tables(sweep: Sweep, prompt_ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """kl and gold of every checkpoint, each [rows of sweep.checkpoints, prompts]: means of each prompt's samples."""
-    frame = sweep.samples(["prompt_id", "kl", "gold"], final_only=False)
+def _sample_tables(sweep: Sweep, prompt_ids: np.ndarray, level: str) -> tuple[np.ndarray, np.ndarray]:
+    """kl and `level` of every checkpoint, each [rows of sweep.checkpoints, prompts]: means of each prompt's samples."""
+    frame = sweep.samples(["prompt_id", "kl", level], final_only=False)
     rows = pd.MultiIndex.from_frame(sweep.checkpoints[["cell", "step"]])
     position = rows.get_indexer(pd.MultiIndex.from_frame(frame[["cell", "step"]]))
     if (unrecorded := position < 0).any():
@@ -181,7 +186,7 @@ def _sample_tables(sweep: Sweep, prompt_ids: np.ndarray) -> tuple[np.ndarray, np
     column = np.searchsorted(prompt_ids, frame["prompt_id"]).clip(max=len(prompt_ids) - 1)
     known = prompt_ids[column] == frame["prompt_id"].to_numpy()
     tables = []
-    for key in ("kl", "gold"):
+    for key in ("kl", level):
         places = (position * len(prompt_ids) + column)[known]
         size = len(rows) * len(prompt_ids)
         count = np.bincount(places, minlength=size).astype(float)

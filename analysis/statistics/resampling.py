@@ -169,12 +169,13 @@ class Draws:
         return np.concatenate([fixed, self.noise.prompt_means(table, prompt_ids)])
 
 
-def make_draws(sweep: Sweep, rng: np.random.Generator, *, draws: int = DRAWS) -> Draws:
+def make_draws(sweep: Sweep, rng: np.random.Generator, *, draws: int = DRAWS, level: str = "gold") -> Draws:
     """Prepare the versions of a sweep at one setting.
 
     Args:
         rng: draws the prompts; seeds are left out one at a time and need no draws.
         draws: B, draws of the prompts in each of the two sets.
+        level: whose scores stand for gold: those of ``gold``, or of another judge, such as ``proxy``.
     Raises:
         RefusedSweep: several settings (learning rates or other swept keys) in one sweep; a variant whose policies never
             moved; fewer than two prompts; samples that disagree with their records or are not on the same prompts.
@@ -194,8 +195,9 @@ def make_draws(sweep: Sweep, rng: np.random.Generator, *, draws: int = DRAWS) ->
             f"{sweep.path}: KL is 0 at every checkpoint of {largest_kl.idxmin()}: its policy never moved. Check the "
             "learning rate and the number of steps, or leave the variant out"
         )
-    noise, warnings = make_prompt_noise(sweep, draws, rng)
-    columns = ["variant", "strength", "seed", "step", "is_final", "kl", "kl_se", "gold", "gold_se"]
+    noise, warnings = make_prompt_noise(sweep, draws, rng, level)
+    columns = ["variant", "strength", "seed", "step", "is_final", "kl", "kl_se", level, f"{level}_se"]
     rows = sweep.checkpoints[columns].reset_index(drop=True)
+    rows = rows.rename(columns={level: "gold", f"{level}_se": "gold_se"})
     rows["kl"] = rows["kl"].clip(lower=0)
     return Draws(sweep.variants, sweep.seeds, rows, draws, noise, warnings)

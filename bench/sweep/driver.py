@@ -20,7 +20,17 @@ from bench.claims import is_claimed, server_time
 from bench.data.parts import check_disjoint
 from bench.data.prepared import Prepared
 from bench.messages import SWEEP_DIR_TO
-from bench.records import DONE, POLICY_DIR, RECORDS_FILE, WORKERS_DIR, cell_view, read_plan, read_records, read_status
+from bench.records import (
+    BEST_OF_N,
+    DONE,
+    POLICY_DIR,
+    RECORDS_FILE,
+    WORKERS_DIR,
+    cell_view,
+    read_plan,
+    read_records,
+    read_status,
+)
 from bench.sweep.compose import SweepRequest, launch_with_hydra
 from bench.sweep.local import LocalWorkers, WorkersKilled
 from bench.sweep.plan import is_left, is_planned, plan_cells, write_plan
@@ -29,6 +39,7 @@ from bench.sweep.status import summary_line, times_line
 from gold_rm.threads import available_cores
 
 LOCAL = "local"  # the launcher that is none of Hydra's: processes of this machine
+_STANDS_ON = ("world", "labels", "pairs", "evaluation", "logits_mib", "proxy", "watch", "best_of_n")
 _MOST_IDLE_ROUNDS = 3
 _POLL_SECONDS = 1.0
 
@@ -102,7 +113,7 @@ def prepare_cells(cells: Sequence[Cell], progress: Callable[[str], None]) -> dic
     prepared: dict[str, Prepared] = {}
     for cell in cells:
         settings = asdict(cell.config)
-        key = repr([settings[name] for name in ("world", "labels", "pairs", "evaluation", "logits_mib")])
+        key = repr([settings[name] for name in _STANDS_ON] + [cell.config.method == BEST_OF_N])
         if key not in built:
             built[key] = prepare(cell.config, progress)
             publish(cell.sweep_dir, built[key])

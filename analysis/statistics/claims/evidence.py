@@ -11,6 +11,7 @@ from analysis.data.sweep import EXTERNAL, Sweep
 from analysis.statistics.claims.claim import listed
 from analysis.statistics.claims.rules import Rules
 from analysis.statistics.resampling import Draws
+from bench.records import GPO
 
 # What no two runs share by chance: means of hundreds of samples to the last bit.
 _MEASURED = ["kl", "kl_se", "gold", "gold_se"]
@@ -23,7 +24,8 @@ class Evidence:
     """What verdicts can rest on.
 
     Attributes:
-        variants: that were trained here, in the order of the plan; imported policies take no part in verdicts.
+        variants: losses of offline GPO, in the order of the plan; the claims are about these. Where there is none, all
+            that were trained here.
         final: last checkpoints of their cells: ``variant, strength, seed, step, kl, kl_se, gold,
             gold_se``.
         obstacles: sentences; with any of them every verdict is inconclusive.
@@ -88,6 +90,7 @@ def gather_evidence(draws: Draws, rules: Rules, sweep: Sweep | None = None) -> E
     trained = draws.variants
     if sweep is not None:
         trained = tuple(name for name in draws.variants if sweep.methods[name] != EXTERNAL)
+        trained = tuple(name for name in trained if sweep.methods[name] == GPO) or trained
     rows = draws.rows[draws.rows["variant"].isin(trained)]
     final = rows.loc[rows["is_final"], _KEPT].reset_index(drop=True)
     obstacles = [*_unfinished(sweep), *_too_few(final, trained, rules), *_copies(final), *_constant(final)]

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from itertools import product
 from typing import Any
 
+from analysis.data.settings import made_with
 from analysis.data.sweep import Sweep
 from analysis.statistics.claims.rules import Rules
 
@@ -76,18 +77,9 @@ def _other_settings(plan: Mapping[str, Any], settings: Mapping[str, Any], name: 
     if settings and not plan["jobs"]:
         yield "The plan does not say with what settings the cells were made."
         return
-    flat = {key: _flat(value) for key, value in plan["settings"].items()}
-    for cell, job in plan["jobs"].items():
-        made = flat.get(job["settings"], {}) | job["changes"]
+    for cell, made in made_with(plan):
         for key, value in settings.items():
             if key not in made or made[key] != value:
                 seen = repr(made[key]) if key in made else "not in the plan"
                 yield f"{key} is {seen} for {cell}; {name} has {value!r}."
                 return
-
-
-def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    result: dict[str, Any] = {}
-    for key, value in tree.items():
-        result |= _flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
-    return result

@@ -15,6 +15,7 @@ from bench.checked import ConfigError
 from bench.data.judges import load_judge
 from bench.losses import LOSSES
 from bench.records import METRICS, read_records
+from bench.sweep.driver import prepare_cells
 from bench.worlds.reviews import utilities
 from bench.worlds.reviews.language import PROMPTS
 from bench.worlds.reviews.rater import utility
@@ -157,3 +158,12 @@ def test_utilities_are_the_hidden_raters():
     assert utilities([prompt.text], [" " + " ".join(words)])[0] == utility(prompt, words)
     with pytest.raises(ConfigError, match="prompt 'nonsense': the rater of world reviews knows prompts such as"):
         utilities(["nonsense"], [""])
+
+
+def test_every_cell_of_a_sweep_gets_its_own_proxy(tiny_world, tmp_path):
+    settings = [{"labels.by": "proxy", **PROXY, "proxy.seed": seed} for seed in (0, 1)]
+    settings.append({"method": "best_of_n", "best_of_n.samples": 4, "best_of_n.prompts": 4, **settings[0]})
+    cells = [tiny_world.cell(tmp_path, changes) for changes in settings]
+    prepared = [each for _, each in sorted(prepare_cells(cells, lambda message: None).items())]
+    assert len({dict(each.judges)["proxy"].fingerprint for each in prepared}) == 2
+    assert [each.best_of_n is not None for each in prepared].count(True) == 1
