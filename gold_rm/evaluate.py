@@ -16,7 +16,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
-from scipy import stats
+from scipy import optimize, stats
 from transformers.utils import logging as transformers_logging
 
 from gold_rm.comparisons import COLUMNS, HELD_OUT, read_texts, select_split
@@ -108,6 +108,23 @@ def calibration(margins: NDArray[np.float64], bins: int = CONFIDENCE_BINS) -> Ca
             rows.append(ReliabilityBin(edges[index].item(), edges[index + 1].item(), stated[inside].mean(), observed))
     error = sum(abs(row.stated - row.observed.share) * row.observed.total for row in rows) / len(margins)
     return Calibration(tuple(rows), error, float(np.logaddexp(0, -margins).mean()))
+
+
+def fit_temperature(margins: NDArray[np.float64]) -> float:
+    """T that makes σ(margin / T) likeliest for these comparisons: puts a model's scores on the scale of its labels.
+
+    Where all comparisons agree with the model no T is likeliest; the smallest that is tried is returned.
+
+    Args:
+        margins: score(chosen) − score(rejected), [pairs], not all 0.
+
+    >>> margins = np.array([2.0, 2.0, 2.0, -2.0])  # right three times out of four: σ(2 / T) = 3/4
+    >>> round(fit_temperature(margins), 3)
+    1.82
+    """
+    scale = np.abs(margins).mean()
+    log_loss = lambda log_t: np.logaddexp(0, -margins / (scale * np.exp(log_t))).mean()  # noqa: E731
+    return float(scale * np.exp(optimize.minimize_scalar(log_loss, bounds=(-7, 7), method="bounded").x))
 
 
 def score_distribution(scores: NDArray[np.float64], responses: list[str]) -> ScoreDistribution:

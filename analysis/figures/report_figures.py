@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from analysis.figures import beta_plots, frontier_plots
+from analysis.figures import beta_plots, frontier_plots, level_figures
 from analysis.figures.style import COLUMN_WIDTH, TEXT_WIDTH, publication, variant_styles
 from analysis.statistics.analyze import Analysis
 from analysis.statistics.wording import interval_words
@@ -30,15 +30,19 @@ class ReportFigure:
     figure: Figure
     data: pd.DataFrame
 
-    def _repr_html_(self) -> str:
-        """The figure with its caption, for notebooks."""
+    @property
+    def image(self) -> str:
+        """The figure as a PNG in a data URI."""
         image = io.BytesIO()
         with publication():
             self.figure.savefig(image, format="png", dpi=160)
-        source = base64.b64encode(image.getvalue()).decode()
+        return f"data:image/png;base64,{base64.b64encode(image.getvalue()).decode()}"
+
+    def _repr_html_(self) -> str:
+        """The figure with its caption, for notebooks."""
         title, caption = html.escape(self.title), html.escape(self.caption)
         style = f"width: {round(100 * self.figure.get_size_inches()[0])}px"
-        picture = f'<img src="data:image/png;base64,{source}" alt="{title}" style="{style}">'
+        picture = f'<img src="{self.image}" alt="{title}" style="{style}">'
         return f"<figure>{picture}<figcaption>{caption}</figcaption></figure>"
 
 
@@ -206,9 +210,43 @@ def health_figure(analysis: Analysis) -> ReportFigure:
     return ReportFigure("health", "Health of the responses", caption, figure, analysis.sweep.checkpoints[keys])
 
 
+@publication()
+def levels_figure(analysis: Analysis) -> ReportFigure | None:
+    """Proxy, gold and truth."""
+    levels = analysis.levels
+    if levels is None:
+        return None
+    figure = level_figures.levels_figure(levels, TEXT_WIDTH)
+    shared_legend(figure)
+    caption = (
+        "Scores of the same policies by each level, in its own SD of π_ref. Trained policies: means over seeds with t "
+        "intervals, a marker per strength; intervals of far runs may leave the plot. Best of n: unbiased for every n "
+        "from one pool; KL is the bound ln n − (n − 1)/n, and bands are t intervals over proxies that were fitted to "
+        "other pairs. KL is not comparable across kinds of optimization."
+    )
+    data = pd.concat([levels.policies.assign(kind="policy"), levels.best_of_n.assign(kind="best_of_n")])
+    return ReportFigure("levels", "Proxy, gold and truth", caption, figure, data)
+
+
+@publication()
+def coefficients_figure(analysis: Analysis) -> ReportFigure | None:
+    """Gao's coefficients of best-of-n."""
+    levels = analysis.levels
+    if levels is None or levels.coefficients["by"].nunique() == 0 or not (levels.coefficients["by"] == "proxy").any():
+        return None
+    figure = level_figures.coefficients_figure(levels, TEXT_WIDTH)
+    shared_legend(figure)
+    caption = (
+        "Coefficients of R(d) = d (α − β d), d = √KL, fitted to best-of-n by each proxy: means over proxies with t "
+        "intervals. Right: those of Gao et al. 2023 for gold reward, read off their figures by others, for language "
+        "models of many more parameters; their scale of reward is theirs."
+    )
+    return ReportFigure("best_of_n_coefficients", "Coefficients of best-of-n", caption, figure, levels.coefficients)
+
+
 BUILDERS: tuple[Callable[[Analysis], ReportFigure | None], ...] = (
     frontier_figure, frontier_by_variant_figure, differences_figure, beta_figure, ratios_figure,
-    overoptimization_figure, regularization_figure, health_figure,
+    overoptimization_figure, levels_figure, coefficients_figure, regularization_figure, health_figure,
 )  # fmt: skip
 
 

@@ -43,6 +43,13 @@ def csv_frames(analysis: Analysis) -> dict[str, pd.DataFrame]:
             "below_reference": practice.below,
             "probability_of_improvement": practice.improvement,
         }
+    if analysis.levels is not None:
+        frames |= {
+            "levels_of_policies": analysis.levels.policies,
+            "level_peaks": analysis.levels.peaks,
+            "levels_of_best_of_n": analysis.levels.best_of_n,
+            "best_of_n_coefficients": analysis.levels.coefficients,
+        }
     frames["kl_at_equal_rho_sq"] = analysis.discordance.at_equal_rho.ratios
     return frames
 

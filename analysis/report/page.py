@@ -15,6 +15,7 @@ from analysis.figures.style import variant_styles
 from analysis.report import html_tables
 from analysis.report.html_tables import Column, HtmlTable
 from analysis.report.interactive import page_data
+from analysis.report.level_tables import level_tables
 from analysis.report.practice_tables import practice_tables
 from analysis.report.provenance import headline, provenance
 from analysis.report.script_json import to_script_json
@@ -96,7 +97,9 @@ def render_page(
         comparison=comparison,
         strength_name=strength_name,
         training_plots=_TRAINING_PLOTS,
-        sections=_sections(strength_name, compared=comparison is not None),
+        sections=_sections(
+            strength_name, compared=comparison is not None, levels=any(view["levels"] for view in contexts)
+        ),
         variants=[{"label": style.label, "path": _SYMBOL_PATHS[style.symbol]} for style in styles.values()],
         downloads=downloads,
         css=Markup((TEMPLATES / "report.css").read_text(encoding="utf-8")),
@@ -106,11 +109,12 @@ def render_page(
     )
 
 
-def _sections(strength_name: str, *, compared: bool) -> list[tuple[str, str]]:
+def _sections(strength_name: str, *, compared: bool, levels: bool) -> list[tuple[str, str]]:
     """Anchors and titles."""
     return [
         ("frontier", "Frontiers"), ("equal-kl", "Equal KL"), ("optimal-beta", f"Optimal {strength_name}"),
         ("choosing", f"Choosing {strength_name}"), ("overoptimization", "Over-optimization"),
+        *([("levels", "Proxy and gold")] if levels else []),
         ("noise", "Noise and power"),
         ("regularization", "Regularization"), ("health", "Health"),
         ("training", "Training"), ("samples", "Samples"), *([("comparison", "Side by side")] if compared else []),
@@ -141,6 +145,8 @@ def _view_context(title: str, analysis: Analysis, figures: Mapping[str, ReportFi
         "unfinished": len(analysis.sweep.unfinished),
         "provenance": provenance(analysis),
         "practice": practice_tables(analysis),
+        "levels": level_tables(analysis),
+        "level_figures": [figures[name] for name in ("levels", "best_of_n_coefficients") if name in figures],
     }
 
 

@@ -11,6 +11,7 @@ from analysis.statistics.best_of_n import Ceiling, find_ceiling
 from analysis.statistics.claims import Claim, Rules, Standing, assess_claims, gather_evidence, standing_of
 from analysis.statistics.discordance import Discordance, compare_orders
 from analysis.statistics.frontier import KL_BUDGETS, Frontiers, fit_frontiers
+from analysis.statistics.levels import Levels, study_levels
 from analysis.statistics.optimal_beta import OptimalBetas, find_optimal_betas
 from analysis.statistics.overoptimization import Overoptimization, fit_overoptimization
 from analysis.statistics.practice import Practice, study_practice
@@ -22,7 +23,7 @@ from analysis.statistics.resampling import make_draws
 class Analysis:
     """Results for one sweep; `ceiling` is None when the sweep has no reference pool, `practice` without samples.
 
-    `standing` says whether the claims are confirmatory, by `rules`.
+    `standing` says whether the claims are confirmatory, by `rules`; `levels` is None where only gold was recorded.
     """
 
     sweep: Sweep
@@ -36,6 +37,7 @@ class Analysis:
     standing: Standing
     rules: Rules
     warnings: tuple[str, ...]
+    levels: Levels | None = None
 
 
 def analyze(
@@ -88,5 +90,6 @@ def analyze(
         *(ceiling.warnings if ceiling else ()), *filter(None, [evidence.words_on_identical]),
     )  # fmt: skip
     return Analysis(
-        sweep, frontiers, betas, overoptimization, ceiling, discordance, practice, claims, standing, rules, warnings
-    )
+        sweep, frontiers, betas, overoptimization, ceiling, discordance, practice, claims, standing, rules, warnings,
+        study_levels(sweep, rng),
+    )  # fmt: skip

@@ -5,14 +5,14 @@ of which may go on rising while the next one falls.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from scipy import stats
 
-from analysis.data.best_of_n import LABELLER, LEVELS, load_best_of_n
+from analysis.data.best_of_n import FITS, LABELLER, LEVELS, load_best_of_n
 from analysis.data.sweep import Sweep
 from analysis.statistics.frontier import fit_frontiers
 from analysis.statistics.gold_forms import fit_form
@@ -25,6 +25,7 @@ CURVE_COLUMNS = [*LABELLER, "level", "n", "kl", "kl_k1", "score", "score_low", "
 COEFFICIENT_COLUMNS = [
     *LABELLER, "level", "alpha", "alpha_low", "alpha_high", "beta", "beta_low", "beta_high", "peak_kl", "proxies",
 ]  # fmt: skip
+FIT_COLUMNS = [*LABELLER, *(f"{name}{end}" for name in FITS for end in ("", "_low", "_high")), "proxies"]
 POLICY_COLUMNS = ["variant", "level", "strength", "kl", "kl_se", "score", "score_low", "score_high", "seeds"]
 _PEAKS = ("kl_peak", "gold_peak", "peak_beta")
 PEAK_COLUMNS = ["variant", "level", *(f"{name}{end}" for name in _PEAKS for end in ("", "_low", "_high"))]
@@ -41,12 +42,15 @@ class Levels:
         best_of_n: CURVE_COLUMNS, means over proxies with t intervals; with one proxy over prompts.
         coefficients: COEFFICIENT_COLUMNS of R(d) = d (α − β d), d = √KL, fitted to each proxy's curve: means and t
             intervals over proxies; peak_kl = (α/2β)², NaN where β is not above 0.
+        fits: FIT_COLUMNS, how well proxies agree with held-out gold labels and how well they are calibrated on them:
+            means and t intervals over proxies.
     """
 
     policies: pd.DataFrame
     peaks: pd.DataFrame
     best_of_n: pd.DataFrame
     coefficients: pd.DataFrame
+    fits: pd.DataFrame
 
     @property
     def levels(self) -> tuple[str, ...]:
@@ -55,23 +59,37 @@ class Levels:
         return tuple(level for level in LEVELS if level in there)
 
 
+def study_best_of_n(curves: pd.DataFrame | None) -> Levels:
+    """The part that stands on best-of-n alone.
+
+    Args:
+        curves: `analysis.data.best_of_n.load_best_of_n`.
+    """
+    curves = pd.DataFrame() if curves is None else curves
+    return Levels(
+        pd.DataFrame(columns=POLICY_COLUMNS),
+        pd.DataFrame(columns=PEAK_COLUMNS),
+        pd.DataFrame(_curves(curves), columns=CURVE_COLUMNS),
+        pd.DataFrame(_coefficients(curves), columns=COEFFICIENT_COLUMNS),
+        pd.DataFrame(_fits(curves), columns=FIT_COLUMNS),
+    )
+
+
 def study_levels(sweep: Sweep, rng: np.random.Generator) -> Levels | None:
     """Compare the levels; None where nothing but gold was recorded.
 
     Args:
         rng: resamples the evaluation prompts.
     """
-    curves = load_best_of_n(sweep)
+    curves = load_best_of_n(sweep.path, sweep.plan)
     recorded = [level for level in LEVELS if sweep.checkpoints[level].notna().all()]
     if curves is None and recorded == ["gold"]:
         return None
     peaks = [row for level in recorded for row in _peaks(sweep, level, rng)]
-    by_proxy = pd.DataFrame() if curves is None else curves
-    return Levels(
-        pd.DataFrame(_policies(sweep, recorded), columns=POLICY_COLUMNS),
-        pd.DataFrame(peaks, columns=PEAK_COLUMNS),
-        pd.DataFrame(_curves(by_proxy), columns=CURVE_COLUMNS),
-        pd.DataFrame(_coefficients(by_proxy), columns=COEFFICIENT_COLUMNS),
+    return replace(
+        study_best_of_n(curves),
+        policies=pd.DataFrame(_policies(sweep, recorded), columns=POLICY_COLUMNS),
+        peaks=pd.DataFrame(peaks, columns=PEAK_COLUMNS),
     )
 
 
@@ -118,6 +136,17 @@ def _coefficients(curves: pd.DataFrame) -> Iterator[dict[str, Any]]:
             peak = (mean[0] / (2 * mean[1])) ** 2 if mean[1] > 0 else np.nan
             labeller = dict(zip(LABELLER, key, strict=True))
             yield labeller | {"level": level, "proxies": len(fitted), "peak_kl": peak} | alpha | beta
+
+
+def _fits(curves: pd.DataFrame) -> Iterator[dict[str, Any]]:
+    if curves.empty:
+        return
+    proxies = curves[curves["by"] == "proxy"].drop_duplicates("cell")
+    for key, rows in proxies.groupby(LABELLER, sort=False, dropna=False):
+        fit: dict[str, Any] = {"proxies": len(rows)}
+        for name in FITS:
+            fit |= _named(name, _over(rows[name].to_numpy(dtype=float), np.nan))
+        yield dict(zip(LABELLER, key, strict=True)) | fit
 
 
 def _fit(rows: pd.DataFrame, level: str) -> np.ndarray:

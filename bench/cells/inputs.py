@@ -16,9 +16,10 @@ from bench.data.pairs import PairLogProbs, PreferencePairs, load_pairs
 from bench.data.parts import rows_of
 from bench.data.preferences import HELD_OUT, PAIRS_FILE, TRAIN
 from bench.data.prepared import Prepared
+from bench.data.proxies import read_facts
 from bench.data.reference_samples import load_reference, load_standardization
 from bench.policies.load import Policy, load_policy, resolve_device
-from bench.sections import GOLD
+from bench.sections import GOLD, PROXY
 from bench.seeding import uniforms_for
 from bench.worlds import builder_module, read_world
 from gold_rm.reward_model import GoldModel, Standardization, load_gold_model
@@ -34,6 +35,7 @@ class SharedInputs(NamedTuple):
         pool: the preference data's training pairs, of which a seed draws its own.
         judges: who else scores what a policy says.
         labeller: who makes the labels.
+        proxy: what is known of the proxy, `bench.data.proxies.read_facts`; nothing where there is none.
         train_prompts: what a method that samples for itself draws from.
         label_probability: mean probability that the higher gold score is the chosen one, over all pairs.
     """
@@ -46,6 +48,7 @@ class SharedInputs(NamedTuple):
     label_probability: float
     judges: tuple[Judge, ...]
     labeller: Judge
+    proxy: dict[str, float]
     train_prompts: list[str]
 
 
@@ -161,5 +164,6 @@ def _load(prepared: Prepared, config: CellConfig, device: str) -> SharedInputs:
         float(labels.mean()),
         tuple(judges.values()),
         {GOLD: of_gold, **judges}[config.labels.by],
+        read_facts(dict(prepared.judges)[PROXY].path) if PROXY in judges else {},
         read_world(prepared.world.path).train_prompts,
     )

@@ -112,13 +112,16 @@ class Measurement:
     ) -> CheckpointRecord:
         """The record of what was measured; `strength` where checkpoints of one cell differ in it."""
         config = self._cell.config
+        proxy = self._shared.proxy
         trained, paired = config.external is None and config.method != BEST_OF_N, config.has_loss
         return CheckpointRecord(
             schema=SCHEMA_VERSION, cell_id=self._cell.id, sweep=config.sweep, world=config.world.name,
             method=config.method, variant=config.variant, strength=strength or config.strength, seed=config.seed,
             step=step, loss=config.loss if paired else None, beta=config.beta if trained else None,
             lr=config.optim.lr if trained else None, pairs_seen=step * config.optim.batch_pairs if paired else None,
-            label_rule=config.labels.rule, label_probability=self._shared.label_probability, wall_s=wall_s,
+            label_rule=config.labels.rule, label_probability=self._shared.label_probability,
+            proxy_agreement=proxy.get("agreement"), proxy_calibration=proxy.get("calibration_error"),
+            proxy_log_loss=proxy.get("log_loss"), wall_s=wall_s,
             config=config.fingerprint, gold_model=self._prepared.gold.fingerprint,
             preferences=self._prepared.preferences.fingerprint, reference=self._prepared.reference.fingerprint,
             git_commit=git_commit(), versions=package_versions(), **measured,

@@ -11,7 +11,7 @@ from bench.data.parts import rows_of
 from bench.data.preferences import HELD_OUT, PAIRS_FILE, TRAIN
 from bench.losses import resolve_loss
 from bench.sections import ProxyConfig
-from gold_rm.evaluate import evaluate
+from gold_rm.evaluate import calibration, fit_temperature, wilson
 from gold_rm.proxies import SIZES
 from gold_rm.reward_model import load_gold_model
 from gold_rm.train import GoldTrainConfig, train_gold_model
@@ -56,15 +56,32 @@ def write_proxy(
 
 
 def _facts(model_dir: Path, comparisons: pd.DataFrame) -> dict[str, float]:
-    """Size, and agreement and calibration on the held-out comparisons' gold labels."""
-    model = load_gold_model(model_dir)
-    fit = evaluate(model, comparisons, HELD_OUT)
+    """Size, agreement with held-out gold labels, and calibration: scaled on one half of them, measured on the other.
+
+    A loss other than the logistic has no stake in the scale of its margins, so that only what is left after one common
+    factor says how well it is calibrated.
+    """
+    model, held_out = load_gold_model(model_dir), comparisons[comparisons["split"] == HELD_OUT]
+    prompts = held_out["prompt"].tolist()
+    chosen, rejected = (
+        model.score(prompts, held_out[side].tolist()).double().numpy() for side in ("chosen", "rejected")
+    )
+    margins = chosen - rejected
+    agreement = wilson(int((margins > 0).sum()), len(margins))
+    temperature = fit_temperature(margins[::2])
+    scaled = calibration(margins[1::2] / temperature)
     return {
         "parameters": model.parameters,
-        "held_out": fit.agreement.total,
-        "agreement": fit.agreement.share,
-        "agreement_low": fit.agreement.low,
-        "agreement_high": fit.agreement.high,
-        "calibration_error": fit.calibration.expected_error,
-        "log_loss": fit.calibration.log_loss,
+        "held_out": len(margins),
+        "agreement": agreement.share,
+        "agreement_low": agreement.low,
+        "agreement_high": agreement.high,
+        "temperature": temperature,
+        "calibration_error": scaled.expected_error,
+        "log_loss": scaled.log_loss,
     }
+
+
+def read_facts(directory: Path) -> dict[str, float]:
+    """What is known of the proxy in `directory`."""
+    return dict(json.loads((directory / FACTS_FILE).read_text()))

@@ -108,6 +108,11 @@ class CheckpointRecord:
 
     label_rule: str | None = _optional(LABELS, "deterministic or bradley_terry")
     label_probability: float | None = _optional(LABELS, "mean probability that the higher gold is chosen", "share")
+    proxy_agreement: float | None = _optional(LABELS, "held-out gold labels that the proxy agrees with", "share")
+    proxy_calibration: float | None = _optional(
+        LABELS, "its mean |stated − observed| on these, on their scale", "share"
+    )
+    proxy_log_loss: float | None = _optional(LABELS, "its log loss on these, on their scale", "nats")
     wall_s: float = _required(PROVENANCE, "time spent on the cell so far, over all its attempts", "s")
     config: str = _required(PROVENANCE, "fingerprint of the configuration")
     gold_model: str = _required(PROVENANCE, "fingerprint of the gold model")

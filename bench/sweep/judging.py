@@ -11,6 +11,7 @@ from bench.data.artifacts import Artifact
 from bench.data.judges import UTILITY, load_judge, write_scale, write_watched
 from bench.data.preferences import write_preferences
 from bench.data.proxies import write_proxy
+from bench.records import BEST_OF_N, GPO
 from bench.sections import PROXY, LabelsConfig
 from bench.sweep.building import Building, Sampling
 from bench.worlds import World
@@ -90,7 +91,9 @@ def _build_proxy(
 
 
 def build_preferences(building: Building, config: CellConfig, pool: Artifact, judges: dict[str, Artifact]) -> Artifact:
-    """The pool's pairs as the labeller orders them."""
+    """The pool's pairs as the labeller orders them; for a choice among π_ref's samples, which trains on none, gold."""
+    if config.method == BEST_OF_N:
+        config = replace(config, method=GPO, labels=replace(config.labels, by=LabelsConfig().by))
     inputs = {"pool": pool.fingerprint, "labels": _labels(config.labels), "seed": config.pairs.seed}
     if config.labels.by != PROXY:
         return building.build(
