@@ -10,7 +10,7 @@ ARGS ?=
 SWEEP ?= frontier
 
 .DEFAULT_GOAL := help
-.PHONY: help setup sweep smoke report pictures world test test-gpu bench test-full check format sync lock clean
+.PHONY: help setup sweep gao smoke report pictures world test test-gpu bench test-full check format sync lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -36,6 +36,9 @@ endef
 
 sweep: $(INSTALLED) ## train all cells that are missing, then write runs/<sweep>/report
 	$(call TRAIN_AND_REPORT,frontier)
+
+gao: $(INSTALLED) ## proxies between gold and the policies (Gao et al. 2023): experiment gao, then its report
+	$(call TRAIN_AND_REPORT,gao)
 
 smoke: $(INSTALLED) ## the same in less than a minute, on a tiny world
 	$(call TRAIN_AND_REPORT,smoke)

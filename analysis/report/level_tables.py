@@ -45,17 +45,24 @@ def _budgets(analysis: Analysis) -> HtmlTable:
     """What training has cost, by variant: samples, gold scores, optimizer steps."""
     labels, final = variant_labels(analysis), analysis.sweep.final
     known = final[final["samples_drawn"].notna()]
-    rows = [
-        (labels[variant], f"{part['samples_drawn'].mean():,.0f}", f"{part['labels_bought'].mean():,.0f}",
-         f"{part['step'].mean():,.0f}")
-        for variant, part in known.groupby("variant", sort=False)
-    ]  # fmt: skip
+    rows = []
+    for variant, part in known.groupby("variant", sort=False):
+        by_strength = part.groupby("strength")[["gold", "kl"]].mean()
+        best = by_strength.loc[by_strength["gold"].idxmax()]
+        costs = (f"{part[key].mean():,.0f}" for key in ("samples_drawn", "labels_bought", "step"))
+        rows.append((labels[variant], *costs, number_text(best["gold"]), number_text(best["kl"])))
     caption = (
         "What a policy's training has cost: responses sampled for it, gold scores behind its labels (of these "
         "responses, or of the comparisons that the proxy was fitted to), and optimizer steps. Scores at equal KL "
         "compare policies of one kind of optimization; across kinds compare them at equal cost."
     )
-    columns = (Column("variant", False), *map(Column, ("samples drawn", "gold scores bought", "steps")))
+    columns = (
+        Column("variant", False),
+        *map(
+            Column,
+            ("samples drawn", "gold scores bought", "steps", "gold at the best strength (SD)", "KL there (nats)"),
+        ),
+    )
     return HtmlTable(caption, columns, rows)
 
 

@@ -97,6 +97,18 @@ def test_a_stopped_cell_goes_on(make_cell):
     assert prepared_for(stopped) == prepared_for(whole)
 
 
+@pytest.mark.parametrize("method", ["online", "rloo", "best_of_n"])
+def test_every_method_runs_beside_a_proxy(make_cell, method):
+    proxy = {"labels.by": "proxy", "proxy.pool": 128, "proxy.pairs": 48, "proxy.held_out": 16, "proxy.steps": 4}
+    sizes = {"online.every": 4, "best_of_n.samples": 8, "best_of_n.prompts": 8}
+    cell = make_cell(method, method=method, **proxy, **sizes)
+    status = run_cell(cell)
+    assert status.state == "done", status.error
+    last = rows_of(cell)[-1]
+    assert last["proxy_se"] > 0
+    assert last["kl"] > 0
+
+
 def test_a_sweep_with_two_workers_on_one_device(tiny_world, tmp_path):
     sweep = SweepProcess(tiny_world, tmp_path / "runs", "device=cuda")
     output = sweep.finish()
