@@ -198,7 +198,7 @@ class BestOfNConfig:
     """The best of n samples of π_ref by the labeller: n up to `samples`, on the first `prompts` evaluation prompts."""
 
     samples: int = 1024
-    prompts: int = 128
+    prompts: int = 64
 
     def __post_init__(self) -> None:
         require_at_least("best_of_n.samples", self.samples, 2)

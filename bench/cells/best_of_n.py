@@ -53,20 +53,63 @@ def measure_best_of_n(
     folder.finish()
 
 
+class Ranks(NamedTuple):
+    """Where each sample's score stands among its prompt's, [prompts, samples].
+
+    Attributes:
+        below, same: draws that score lower, and the same.
+        mass: π_ref's probability of that score: of the responses in the pool that have it, each once.
+    """
+
+    below: np.ndarray
+    same: np.ndarray
+    mass: np.ndarray
+
+    @classmethod
+    def of(cls, score: np.ndarray, ref_logp: np.ndarray) -> "Ranks":
+        """
+        Args:
+            score: the labeller's, ascending in each row.
+            ref_logp: log π_ref, nats.
+        """
+        ranks = cls(*(np.empty_like(score) for _ in cls._fields))
+        for row, (values, logps) in enumerate(zip(score, ref_logp, strict=True)):
+            _, start, inverse, counts = np.unique(values, return_index=True, return_inverse=True, return_counts=True)
+            mass = np.exp(logps[start])
+            for place in np.flatnonzero(counts > 1):  # one response drawn again, or several that score alike
+                mass[place] = np.exp(np.unique(logps[start[place] : start[place] + counts[place]])).sum()
+            for table, values_of in zip(ranks, (start, counts, mass), strict=True):
+                table[row] = values_of[inverse]
+        return ranks
+
+    def log_ratio(self, n: int) -> np.ndarray:
+        """log of best-of-n's probability over π_ref's, of every sample, in nats, [prompts, samples].
+
+        A response of probability p, of which the share F of π_ref's mass scores lower, is the best of n with
+        probability (F + p)^n − F^n. Of responses that are drawn again and again, both are shares of the draws; others,
+        as π_ref's probabilities tell, are as good as continuous. Responses that differ and score alike count as one.
+        """
+        size = self.below.shape[1]
+        low, high = self.below / size, (self.below + self.same) / size
+        tied = np.log(np.maximum(high**n - low**n, 1e-300)) - np.log(self.same / size)
+        # A ratio of n F^(n−1), with the geometric mean of the order statistic for F, so that without ties the mean of
+        # the best of n is ln n − (n − 1)/n for every n up to the number of draws.
+        alone = np.log(n) + (n - 1) * (digamma(self.below + (self.same + 1) / 2) - digamma(size + 1))
+        return np.where(size * self.mass > 1, tied, alone)
+
+
 class Pool(NamedTuple):
     """π_ref's samples, worst first by the labeller's score in each prompt.
 
     Attributes:
         table: a row per sample, prompt by prompt; the columns of SAMPLE_COLUMNS that are known, and of the judges.
-        score: the labeller's, [prompts, samples], ascending.
-        ref_logp: log π_ref in nats, in the same order.
+        ranks: of the labeller's scores.
         judged: names of the judges' columns.
         scale: of gold.
     """
 
     table: pd.DataFrame
-    score: np.ndarray
-    ref_logp: np.ndarray
+    ranks: Ranks
     judged: tuple[str, ...]
     scale: Standardization
 
@@ -87,15 +130,15 @@ class Pool(NamedTuple):
         shape = (ordered["prompt_id"].nunique(), -1)
         judged = tuple(judge.name for judge in shared.judges)
         score, ref_logp = (ordered[column].to_numpy().reshape(shape) for column in (labeller, "ref_logp"))
-        return cls(ordered, score, ref_logp, judged, shared.standardization)
+        return cls(ordered, Ranks.of(score, ref_logp), judged, shared.standardization)
 
     def best_of(self, n: int) -> dict[str, Any]:
         """Record keys of the best of n."""
-        weights = np.array(best_of_n_weights(self.score.shape[1], n))
+        weights = np.array(best_of_n_weights(self.ranks.below.shape[1], n))
         measured: dict[str, Any] = {"kl": best_of_n_kl(n), "kl_se": 0.0}
         columns = {"gold": "gold", "win_rate": "win_share", **{name: name for name in self.judged}}
         by_prompt = {key: self._by_prompt(column) @ weights for key, column in columns.items()}
-        by_prompt["kl_k1"] = log_ratio(self.score, self.ref_logp, n) @ weights
+        by_prompt["kl_k1"] = self.ranks.log_ratio(n) @ weights
         for key, values in by_prompt.items():
             measured[key] = float(values.mean())
             measured[f"{key}_se"] = float(values.std(ddof=1) / np.sqrt(len(values)))
@@ -104,7 +147,7 @@ class Pool(NamedTuple):
             "gold_raw": self.scale.mean + self.scale.sd * measured["gold"],
             "response_tokens": float((self._by_prompt("length") @ weights).mean()),
             "eos_rate": float((self._by_prompt("ended") @ weights).mean()),
-            "samples_per_prompt": self.score.shape[1],
+            "samples_per_prompt": self.ranks.below.shape[1],
             "distinct_2": distinct_n(self.table.loc[chosen.index, "response_ids"].tolist(), 2),
         }
 
@@ -112,37 +155,9 @@ class Pool(NamedTuple):
         """The best of the first n samples of every prompt, SAMPLE_COLUMNS and the judges'."""
         first = self.table[self.table["sample_id"] < n]
         best = first.groupby("prompt_id", sort=True).tail(1)
-        ratio = pd.Series(log_ratio(self.score, self.ref_logp, n).ravel(), self.table.index)[best.index]
+        ratio = pd.Series(self.ranks.log_ratio(n).ravel(), self.table.index)[best.index]
         filled = best.assign(step=n, kl=best_of_n_kl(n), kl_k1=ratio)
         return filled[[*SAMPLE_COLUMNS, *self.judged]]
 
     def _by_prompt(self, column: str) -> np.ndarray:
-        return self.table[column].to_numpy(dtype=float).reshape(self.score.shape)
-
-
-def log_ratio(score: np.ndarray, ref_logp: np.ndarray, n: int) -> np.ndarray:
-    """log of best-of-n's probability over π_ref's, of every sample, in nats, [prompts, samples].
-
-    A response of probability p, of which the share F of π_ref's mass scores lower, is the best of n with probability
-    (F + p)^n − F^n. Of responses that are drawn again and again, both are shares of the draws; others, as π_ref's
-    probabilities tell, are as good as continuous. Responses that differ and score alike count as one.
-
-    Args:
-        score: the labeller's, ascending in each row.
-        ref_logp: log π_ref, nats.
-    """
-    size = score.shape[1]
-    result = np.empty_like(score)
-    for row, (values, logps) in enumerate(zip(score, ref_logp, strict=True)):
-        _, start, inverse, counts = np.unique(values, return_index=True, return_inverse=True, return_counts=True)
-        # The mass of a score: of its responses in the pool, each once; never less than nothing.
-        mass = np.zeros(len(start))
-        distinct = np.unique(np.stack([inverse, logps], axis=1), axis=0)
-        np.add.at(mass, distinct[:, 0].astype(int), np.exp(distinct[:, 1]))
-        low, high = start / size, (start + counts) / size
-        tied = np.log(np.maximum(high**n - low**n, 1e-300)) - np.log(counts / size)
-        # A ratio of n F^(n−1), with the geometric mean of the order statistic for F, so that without ties the mean of
-        # the best of n is ln n − (n − 1)/n for every n up to the number of draws.
-        alone = np.log(n) + (n - 1) * (digamma(start + (counts + 1) / 2) - digamma(size + 1))
-        result[row] = np.where(size * mass > 1, tied, alone)[inverse]
-    return result
+        return self.table[column].to_numpy(dtype=float).reshape(self.ranks.below.shape)

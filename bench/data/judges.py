@@ -1,6 +1,6 @@
 """Who scores responses beside the gold model: a proxy, other reward models, and a synthetic world's hidden rater.
 
-Each is put on the scale on which π_ref's reference samples have mean 0 and SD 1, as gold is.
+Each is put on the scale on which π_ref's reference samples (at most 64 of each prompt) have mean 0 and SD 1, as gold's.
 """
 
 import json
@@ -22,6 +22,7 @@ from gold_rm.reward_model import GoldModelError, Standardization, load_gold_mode
 
 MODEL_DIR = "model"  # of one that was fitted here
 WHERE_FILE = "model.json"  # of one that lies elsewhere
+_OF_EACH_PROMPT = 64  # of π_ref's samples: the scale of 256 prompts' is then known to 0.01 SD
 UTILITY = "utility"  # the hidden rater's
 
 
@@ -39,6 +40,7 @@ def write_scale(reference_dir: Path, scorer: Scorer, directory: Path, *, who: st
         ConfigError: a sample cannot be scored, or all have one score.
     """
     samples = load_reference(reference_dir)
+    samples = samples[samples["sample_id"] < _OF_EACH_PROMPT]
     try:
         raw = scorer(samples["prompt"].tolist(), samples["response"].tolist())
         scale = Standardization.fit(torch.from_numpy(np.asarray(raw, dtype=np.float64)))

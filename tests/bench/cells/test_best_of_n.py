@@ -10,7 +10,7 @@ import torch
 from oracle_worlds import build_small_world
 from running import run
 
-from bench.cells.best_of_n import log_ratio
+from bench.cells.best_of_n import Ranks
 from bench.records import best_of_n_kl, best_of_n_sizes, best_of_n_weights, read_records
 
 PROXY = {"proxy.pool": 128, "proxy.pairs": 48, "proxy.held_out": 16, "proxy.steps": 4, "proxy.size": "xs"}
@@ -28,7 +28,7 @@ def test_weights_are_those_of_all_subsets(n):
 @pytest.mark.parametrize("n", [1, 2, 16, 200])
 def test_without_ties_the_estimated_kl_is_the_bound(n):
     score = np.sort(np.random.default_rng(0).normal(size=(3, 200)))
-    ratio = log_ratio(score, np.full((3, 200), -60.0), n)  # of vanishing probability each
+    ratio = Ranks.of(score, np.full((3, 200), -60.0)).log_ratio(n)  # of vanishing probability each
     assert ratio @ best_of_n_weights(200, n) == pytest.approx(np.full(3, best_of_n_kl(n)), abs=1e-9)
 
 
@@ -48,7 +48,7 @@ def test_with_ties_the_estimated_kl_is_that_of_enumeration(tmp_path, n):
     score = np.sort(gold[draws], axis=1)
     rank = {value: i for i, value in enumerate(gold)}
     ref_logp = np.log(probability)[np.vectorize(rank.get)(score)]
-    estimated = log_ratio(score, ref_logp, n) @ best_of_n_weights(4000, n)
+    estimated = Ranks.of(score, ref_logp).log_ratio(n) @ best_of_n_weights(4000, n)
     assert estimated.mean() == pytest.approx(exact, rel=0.005)
     assert best_of_n_kl(n) > exact + 0.004
 
