@@ -66,13 +66,15 @@ def levels_figure(levels: Levels, width: float) -> Figure:
     for ax, (variant, style) in zip(axes.flat, styles.items(), strict=False):
         policy_levels(levels.policies[levels.policies["variant"] == variant], ax=ax).set_title(style.label)
     for ax, (labeller, curves) in zip(axes.flat[first:], labellers, strict=False):
-        best_of_n_levels(curves, ax=ax).set_title(_labeller_name(dict(zip(LABELLER, labeller, strict=True))))
+        best_of_n_levels(curves, ax=ax).set_title(
+            _labeller_name(dict(zip(LABELLER, labeller, strict=True))), fontsize="small"
+        )
     for number, ax in enumerate(axes.flat):
         is_used = number < len(styles) or first <= number < first + len(labellers)
         ax.set_visible(is_used)
         ax.set_xlabel("")
         if is_used and number % columns == 0:
-            ax.set_ylabel(SCORE_LABEL)
+            ax.set_ylabel(SCORE_LABEL if number < first else f"best of n: {SCORE_LABEL}")
     figure.supxlabel(KL_LABEL, fontsize="medium")
     return figure
 
@@ -89,7 +91,6 @@ def coefficients_figure(levels: Levels, width: float) -> Figure:
         axes[row, 2].plot(published["parameters"], published[f"{name}_bon"], "o-", color="#6b7280", markersize=3)
         axes[row, 0].set_ylabel(f"{symbol} (SD per √nat)" if name == "alpha" else f"{symbol} (SD per nat)")
     axes[0, 2].set_xscale("log")
-    axes[0, 1].set_xscale("log")
     titles = ("size of the proxy", "pairs it was fitted to", "Gao et al. 2023: parameters")
     for ax, title in zip(axes[0], titles, strict=True):
         ax.set_title(title)
@@ -106,6 +107,11 @@ def _coefficients(table: pd.DataFrame, name: str, key: str, *, ax: Axes) -> None
         ax.errorbar(x, rows[name], yerr=errors, fmt="o", linestyle=line, color=color, label=label, markersize=3)
     if key == "size":
         ax.set_xticks(list(places.values()), list(places))
+    else:
+        there = sorted(set(table[key].astype(float)))
+        ax.set_xscale("log")
+        ax.set_xticks(there, [f"{value:,.0f}" for value in there])
+        ax.minorticks_off()
 
 
 def _varied(table: pd.DataFrame, key: str) -> pd.DataFrame:
@@ -116,9 +122,7 @@ def _varied(table: pd.DataFrame, key: str) -> pd.DataFrame:
 
 
 def _labeller_name(labeller: dict[str, object]) -> str:
-    if labeller["by"] == "gold":
-        return "best of n by gold"
-    return f"best of n, proxy {labeller['size']}, {labeller['pairs']:,} pairs"
+    return "gold" if labeller["by"] == "gold" else f"proxy {labeller['size']}, {labeller['pairs']:,} pairs"
 
 
 def fits_figure(fits: pd.DataFrame, width: float) -> Figure:

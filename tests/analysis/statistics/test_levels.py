@@ -114,7 +114,7 @@ def test_figures_and_the_page_show_the_levels(with_best_of_n, tmp_path):
     figures = {figure.name: figure for figure in report_figures(analysis)}
     titles = [ax.get_title(loc="left") for ax in figures["levels"].figure.axes if ax.get_visible()]
     assert titles[:2] == ["logistic (DPO)", "squared (IPO)"]
-    assert titles[2:] == ["best of n, proxy xs, 500 pairs", "best of n, proxy m, 500 pairs"]
+    assert titles[2:] == ["proxy xs, 500 pairs", "proxy m, 500 pairs"]
     (panel,) = (ax for ax in figures["levels"].figure.axes if ax.get_title(loc="left") == titles[3])
     gold = next(line for line in panel.get_lines() if line.get_linestyle() == "-")
     assert gold.get_ydata() == pytest.approx([curve("m", 0.0, n, "gold") for n in SIZES])
