@@ -1,13 +1,14 @@
 """A proxy: a reward model fitted to the gold model's labels of π_ref's samples (Gao et al. 2023, section 2)."""
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 
 import pandas as pd
 
 from bench.checked import ConfigError
 from bench.data.judges import MODEL_DIR, raw_scorer, write_scale
-from bench.data.parts import rows_of
+from bench.data.parts import part_of, rows_of
 from bench.data.preferences import HELD_OUT, PAIRS_FILE, TRAIN
 from bench.losses import resolve_loss
 from bench.sections import ProxyConfig
@@ -52,16 +53,17 @@ def write_proxy(
     model_dir = directory / MODEL_DIR
     train_gold_model(pd.concat([own, held_out]), tokenizer_dir, settings, model_dir, loss=loss, threads=_THREADS)
     write_scale(reference_dir, raw_scorer(model_dir), directory, who=f"proxy.size={config.size}")
-    (directory / FACTS_FILE).write_text(json.dumps(_facts(model_dir, comparisons), indent=1) + "\n")
+    facts = {"comparisons": len(train), **_facts(model_dir, held_out)}
+    (directory / FACTS_FILE).write_text(json.dumps(facts, indent=1) + "\n")
 
 
-def _facts(model_dir: Path, comparisons: pd.DataFrame) -> dict[str, float]:
+def _facts(model_dir: Path, held_out: pd.DataFrame) -> dict[str, float]:
     """Size, agreement with held-out gold labels, and calibration: scaled on one half of them, measured on the other.
 
     A loss other than the logistic has no stake in the scale of its margins, so that only what is left after one common
     factor says how well it is calibrated.
     """
-    model, held_out = load_gold_model(model_dir), comparisons[comparisons["split"] == HELD_OUT]
+    model = load_gold_model(model_dir)
     prompts = held_out["prompt"].tolist()
     chosen, rejected = (
         model.score(prompts, held_out[side].tolist()).double().numpy() for side in ("chosen", "rejected")
@@ -85,3 +87,24 @@ def _facts(model_dir: Path, comparisons: pd.DataFrame) -> dict[str, float]:
 def read_facts(directory: Path) -> dict[str, float]:
     """What is known of the proxy in `directory`."""
     return dict(json.loads((directory / FACTS_FILE).read_text()))
+
+
+def check_parts(fitted: Iterable[tuple[ProxyConfig, Path]]) -> None:
+    """Refuse two seeds of proxies on the same comparisons: the spread between them would understate their error.
+
+    Args:
+        fitted: settings and directory of each proxy.
+    Raises:
+        ConfigError: naming two such seeds.
+    """
+    owner: dict[tuple[int, int, int], int] = {}
+    for config, directory in fitted:
+        there = int(read_facts(directory)["comparisons"])
+        part = part_of(config.seed, there, config.pairs)
+        first = owner.setdefault((config.pool, config.pairs, part), config.seed)
+        if first != config.seed:
+            raise ConfigError(
+                f"proxy.seed={first},{config.seed}: both proxies would be fitted to part {part} of the comparisons; "
+                f"proxy.pool={config.pool} gives {there // config.pairs} disjoint parts of proxy.pairs={config.pairs}, "
+                "and a seed takes part seed mod that number"
+            )

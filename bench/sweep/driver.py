@@ -31,6 +31,7 @@ from bench.records import (
     read_records,
     read_status,
 )
+from bench.sections import PROXY
 from bench.sweep.compose import SweepRequest, launch_with_hydra
 from bench.sweep.local import LocalWorkers, WorkersKilled
 from bench.sweep.plan import is_left, is_planned, plan_cells, write_plan
@@ -125,7 +126,11 @@ def prepare_cells(cells: Sequence[Cell], progress: Callable[[str], None]) -> dic
 
 def _check_parts(cells: Sequence[Cell], prepared: Mapping[str, Prepared]) -> None:
     """Refuse two seeds that would train on the same pairs, in this call or beside cells that are planned already."""
+    from bench.data.proxies import check_parts
     from bench.sweep.preparing import training_pairs_in
+
+    with_proxy = [cell for cell in cells if cell.config.uses_proxy]
+    check_parts((cell.config.proxy, dict(prepared[cell.name].judges)[PROXY].path) for cell in with_proxy)
 
     plan = read_plan(cells[0].sweep_dir)
     planned = {row["cell"]: row["seed"] for row in plan["cells"] if row["cell"] in plan["jobs"]}

@@ -167,3 +167,10 @@ def test_every_cell_of_a_sweep_gets_its_own_proxy(tiny_world, tmp_path):
     prepared = [each for _, each in sorted(prepare_cells(cells, lambda message: None).items())]
     assert len({dict(each.judges)["proxy"].fingerprint for each in prepared}) == 2
     assert [each.best_of_n is not None for each in prepared].count(True) == 1
+
+
+def test_two_seeds_of_proxies_on_the_same_comparisons_are_refused(tiny_world, tmp_path):
+    settings = [{"labels.by": "proxy", **PROXY, "proxy.seed": seed, "seed": seed} for seed in (0, 1, 2)]
+    cells = [tiny_world.cell(tmp_path, changes) for changes in settings]
+    with pytest.raises(ConfigError, match=r"proxy.seed=0,2: both .* part 0 .* 2 disjoint parts of proxy.pairs=48"):
+        prepare_cells(cells, lambda message: None)
