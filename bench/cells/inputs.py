@@ -85,7 +85,7 @@ class InputCache:
     def start(self, prepared: Prepared, config: CellConfig) -> Start:
         """π_ref at step 0, which cells that differ in loss or β only have in common.
 
-        That a cell's policy is the copy of π_ref that this stands for is seen in its first training loss.
+        That a cell's policy is the copy of π_ref that this stands for is checked on held-out responses.
         """
         shared, batch_size = self.shared(prepared, config), config.evaluation.batch_size
         key = (config.seed, config.world.max_new_tokens, config.length_normalized, batch_size, config.cpu_threads)

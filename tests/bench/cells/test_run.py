@@ -3,6 +3,7 @@
 import errno
 import functools
 import os
+import re
 import socket
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +11,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
-from running import CACHE, prepared_for, run
+from running import run
 
 import bench.cells.folder
 import bench.cells.inputs
@@ -23,6 +24,7 @@ from bench.cells.folder import CellBusy
 from bench.checked import ConfigError
 from bench.claims import try_claim
 from bench.losses import LOSSES
+from bench.policies.policy import Policy
 from bench.records import (
     ERROR_FILE,
     HELD_OUT_FILE,
@@ -242,21 +244,30 @@ def test_another_failure_is_kept_with_its_traceback_and_tried_again(make_cell, m
     assert rows_of(cell, without=names) == rows_of(smooth, without=names)
 
 
-def test_a_policy_that_is_not_the_reference_at_step_0_is_an_error(make_cell, monkeypatch):
-    """Such as one with dropout on, or of another dtype (PITFALLS 13)."""
-    cell = make_cell()
-    prepared = prepared_for(cell)
-    shared = CACHE.shared(prepared, cell.config)
-    moved = replace(shared.reference.trainable(), trained_from=None)
-    with torch.no_grad():
-        for parameter in moved.parameters():
-            parameter *= 1.05
-    # The log-probs of the preference data are those of the true reference.
-    monkeypatch.setattr(CACHE, "_shared", shared._replace(reference=moved))
-    monkeypatch.setattr(CACHE, "_starts", type(CACHE._starts)())
-    status = run(cell)
+@pytest.mark.parametrize("factor", [1.05, 1.002])
+def test_a_policy_that_is_not_the_reference_at_step_0_is_an_error(make_cell, monkeypatch, factor):
+    """Such as one with dropout on, or of another dtype; also where KL would hardly show it."""
+    original = Policy.trainable
+
+    def moved(self):
+        policy = original(self)
+        with torch.no_grad():
+            for parameter in policy.parameters():
+                parameter *= factor
+        return policy
+
+    monkeypatch.setattr(Policy, "trainable", moved)
+    status = run(make_cell())
     assert status.state == "failed"
-    assert status.error.startswith("RuntimeError: at step 0 the policy is a copy of π_ref, but train_loss is off by")
+    assert re.match(
+        r"RuntimeError: at step 0 the policy is a copy of π_ref, but its log-probs of held-out responses are off by "
+        r"0\.\d+ nats per token",
+        status.error,
+    )
+
+
+def test_rounding_at_step_0_is_no_error_however_large_beta_is(make_cell):
+    finished(make_cell(beta=30.0, loss="squared"))
 
 
 def test_another_configuration_is_refused_and_nothing_is_touched(make_cell):
