@@ -41,21 +41,34 @@ def test_the_root_file_repeats_the_defaults_of_the_code():
     written = yaml.safe_load((CONF / "train.yaml").read_text(encoding="utf-8"))
     defaults = asdict(CellConfig(world=WorldConfig("any", "any", 1)))
     defaults = json.loads(json.dumps(defaults))  # tuples are lists in YAML
-    assert {k: v for k, v in written.items() if k not in ("defaults", "hydra")} == {
+    assert {k: v for k, v in written.items() if k not in ("defaults", "hydra", "also")} == {
         k: v for k, v in defaults.items() if k not in ("world", "external")
     }
+
+
+def _also(path: Path) -> list[str]:
+    """Experiments whose cells belong to the sweep of the one at `path`."""
+    return yaml.safe_load(path.read_text(encoding="utf-8")).get("also", [])
+
+
+def _method(name: str) -> str:
+    written = yaml.safe_load((CONF / "experiment" / f"{name}.yaml").read_text(encoding="utf-8"))
+    return written.get("method", "gpo")
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_an_experiment_runs_for_two_steps(name, monkeypatch, tmp_path):
     """On its own kind of world, made small; two of its cells."""
     written = yaml.safe_load((CONF / "experiment" / f"{name}.yaml").read_text(encoding="utf-8"))
-    assert written["sweep"] == name
+    parts = [path.stem for path in (CONF / "experiment").glob("*.yaml") if name in _also(path)]
+    assert written["sweep"] == (parts[0] if parts else name)
     small = {
         "optim.steps": 2, "optim.batch_pairs": 8, "pairs.pool": 64, "pairs.per_cell": 32, "pairs.held_out": 16,
         "evaluation.prompts": 16, "evaluation.reference_samples": 4, "evaluation.checkpoints": 1,
         "tracking.wandb.mode": "disabled", "runs_dir": tmp_path / "runs", "artifacts_dir": tmp_path / "artifacts",
-        "loss": "logistic,savage", "beta": "0.1", "seed": "0",
+        "loss": "logistic,savage", "beta": "0.1", "seed": "0", "online.every": 2,
+        "proxy.size": "xs", "proxy.pool": 64, "proxy.pairs": 16, "proxy.held_out": 16, "proxy.steps": 2,
+        "proxy.seed": 0, "proxy.loss": "squared", "proxy.flip_rate": 0, "best_of_n.samples": 4, "best_of_n.prompts": 4,
     }  # fmt: skip
     if name != "oracle":
         small |= {"world": "reviews_tiny", "world.params.policy.steps": 5, "world.params.comparisons": 64}
@@ -65,5 +78,13 @@ def test_an_experiment_runs_for_two_steps(name, monkeypatch, tmp_path):
     launcher = ["hydra/launcher=basic"]  # in this process: no workers to start
     monkeypatch.setattr(sys, "argv", ["bench.train", "-m", f"experiment={name}", *overrides, *launcher])
     assert train.main() == 0
-    views = sweep_views(tmp_path / "runs" / name)
-    assert [(view.state, view.last["step"]) for view in views] == [("done", 2)] * 2
+    views = sweep_views(tmp_path / "runs" / written["sweep"])
+    methods = [written.get("method", "gpo"), *(_method(part) for part in written.get("also", []))]
+    expected = {
+        "gpo": [2, 2],
+        "online": [2, 2],
+        "rloo": [2],
+        "best_of_n": [4],
+    }  # last steps; two losses where there are any
+    steps = [step for method in dict.fromkeys(methods) for step in expected[method]]
+    assert [(view.state, view.last["step"]) for view in views] == [("done", step) for step in steps]
