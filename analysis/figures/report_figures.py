@@ -12,7 +12,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from analysis.figures import beta_plots, frontier_plots, level_figures
-from analysis.figures.style import COLUMN_WIDTH, TEXT_WIDTH, publication, variant_styles
+from analysis.figures.style import COLUMN_WIDTH, TEXT_WIDTH, publication, shared_legend, variant_styles
 from analysis.statistics.analyze import Analysis
 from analysis.statistics.wording import interval_words
 
@@ -257,18 +257,6 @@ def _drawn(analysis: Analysis) -> tuple[pd.DataFrame, str]:
         return checkpoints, "every checkpoint of every seed"
     rows = np.linspace(0, len(checkpoints) - 1, MAX_MARKERS).round().astype(int)
     return checkpoints.iloc[rows], f"{MAX_MARKERS:,} of {len(checkpoints):,} checkpoints, evenly spaced over the sweep"
-
-
-def shared_legend(figure: Figure) -> None:
-    """One legend above all axes of the figure, as wide as the figure allows."""
-    handles = {
-        label: handle for ax in figure.axes for handle, label in zip(*ax.get_legend_handles_labels(), strict=True)
-    }
-    per_row = max(1, int(figure.get_size_inches()[0] / 1.15))
-    figure.legend(
-        handles.values(), handles.keys(), loc="outside upper center", ncols=min(per_row, len(handles)),
-        columnspacing=1.2, handletextpad=0.5,
-    )  # fmt: skip
 
 
 def _lower_first(sentence: str) -> str:

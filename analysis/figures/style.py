@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import matplotlib as mpl
+from matplotlib.figure import Figure
 
 COLUMN_WIDTH = 3.35  # inches, one column of a two-column page
 TEXT_WIDTH = 6.9  # inches, both columns
@@ -106,3 +107,15 @@ def publication() -> Iterator[None]:
     }
     with mpl.rc_context(settings):
         yield
+
+
+def shared_legend(figure: Figure) -> None:
+    """One legend above all axes of the figure, as wide as the figure allows."""
+    handles = {
+        label: handle for ax in figure.axes for handle, label in zip(*ax.get_legend_handles_labels(), strict=True)
+    }
+    per_row = max(1, int(figure.get_size_inches()[0] / 1.15))
+    figure.legend(
+        handles.values(), handles.keys(), loc="outside upper center", ncols=min(per_row, len(handles)),
+        columnspacing=1.2, handletextpad=0.5,
+    )  # fmt: skip

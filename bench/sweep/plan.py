@@ -93,7 +93,8 @@ def _job(cell: Cell, prepared: Prepared, plan: dict[str, Any]) -> dict[str, Any]
     was, now = flat(base), flat(settings)
     parts = prepared.to_plan(cell.sweep_dir)
     plan["prepared"][name := fingerprint_of(parts)] = parts
-    changes = {key: value for key, value in now.items() if was[key] != value}
+    # A base from an older version lacks keys that came later.
+    changes = {key: value for key, value in now.items() if key not in was or was[key] != value}
     return {"settings": common, "prepared": name, "changes": changes}
 
 
@@ -130,7 +131,7 @@ def _changed(settings: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[st
         *groups, last = key.split(".")
         branch = changed
         for group in groups:
-            branch = branch[group]
+            branch = branch.setdefault(group, {})
         branch[last] = value
     return changed
 

@@ -57,6 +57,19 @@ def test_a_call_that_adds_nothing_and_has_nothing_to_run_leaves_the_file_untouch
     assert path.stat().st_mtime_ns > 1
 
 
+def test_a_plan_of_an_older_version_is_added_to(cell):
+    """Its settings lack the keys that came later, a whole section of them too."""
+    first, second = cell(seed=0), cell(seed=1, **{"proxy.size": "xs"})
+    sweep_dir = write([first])
+    plan = read_plan(sweep_dir)
+    (base,) = plan["settings"].values()
+    del base["proxy"], base["labels"]["by"], base["watch"]
+    (sweep_dir / PLAN_FILE).write_text(json.dumps(plan))
+    write([second], call="later")
+    (old, new), _ = read_jobs(sweep_dir)
+    assert (old[0].config.fingerprint, new[0].config) == (first.config.fingerprint, second.config)
+
+
 def test_workers_read_what_was_planned(cell, tiny_world, tmp_path):
     """Of cells that differ in every kind of setting, and of two worlds, in one file without repeats."""
     cells = [
