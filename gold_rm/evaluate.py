@@ -19,8 +19,10 @@ from rich.table import Table
 from scipy import optimize, stats
 from transformers.utils import logging as transformers_logging
 
-from gold_rm.comparisons import COLUMNS, HELD_OUT, read_texts, select_split
+from gold_rm.comparisons import COLUMNS, HELD_OUT, select_split
+from gold_rm.errors import UserError
 from gold_rm.reward_model import GoldModel, GoldModelError, load_gold_model
+from gold_rm.texts import read_texts
 
 CONFIDENCE_BINS = 5
 QUANTILES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
@@ -220,7 +222,7 @@ def main(arguments: list[str] | None = None) -> int:
         comparisons = read_texts(options.comparisons, COLUMNS)
         texts = None if options.texts is None else read_texts(options.texts, ("prompt", "response"))
         result = evaluate(load_gold_model(options.model), comparisons, options.split, texts)
-    except GoldModelError as error:
+    except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     if options.json:

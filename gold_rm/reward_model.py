@@ -6,7 +6,6 @@ from pathlib import Path
 
 import torch
 from jaxtyping import Float, Int
-from safetensors import SafetensorError
 from torch import Tensor
 from transformers import (
     AutoConfig,
@@ -20,6 +19,7 @@ from transformers.utils import logging as transformers_logging
 
 from gold_rm.errors import UserError
 from gold_rm.fingerprint import fingerprint_of_model
+from gold_rm.model_directory import refusal_of
 
 transformers_logging.disable_progress_bar()
 
@@ -125,18 +125,22 @@ def load_gold_model(directory: Path, *, device: str = "cpu") -> GoldModel:
     directory = Path(directory)
     if not (directory / "config.json").is_file():
         raise GoldModelError(f"gold model {directory}: no config.json there; a Hugging Face model directory is needed")
+    if (refusal := refusal_of(directory)) is not None:
+        raise GoldModelError(f"gold model {directory}: {refusal}")
     try:
-        config = AutoConfig.from_pretrained(directory, local_files_only=True)
+        config = AutoConfig.from_pretrained(directory, local_files_only=True, trust_remote_code=False)
         _check_kind(directory, config)
         # use_safetensors: the other weight format is pickle, which runs code when it is read.
         model, info = AutoModelForSequenceClassification.from_pretrained(
-            directory, dtype=torch.float32, output_loading_info=True, local_files_only=True, use_safetensors=True
-        )
+            directory, dtype=torch.float32, output_loading_info=True, local_files_only=True, use_safetensors=True,
+            trust_remote_code=False,
+        )  # fmt: skip
         tokenizer = load_tokenizer(directory)
     except GoldModelError:
         raise
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        raise GoldModelError(f"gold model {directory}: cannot be loaded ({error})") from error
+    # transformers raises whatever a configuration that it did not foresee leads to: KeyError, TypeError, ImportError.
+    except Exception as error:
+        raise GoldModelError(f"gold model {directory}: cannot be loaded ({' '.join(str(error).split())})") from error
     if missing := sorted(info["missing_keys"]):
         raise GoldModelError(
             f"gold model {directory}: weights {', '.join(missing[:3])} are missing and would be random, "
@@ -178,9 +182,9 @@ def load_tokenizer(directory: Path) -> PreTrainedTokenizerBase:
     if not directory.is_dir():
         raise GoldModelError(f"tokenizer {directory}: no such directory")
     try:
-        tokenizer = AutoTokenizer.from_pretrained(directory, local_files_only=True)
-    except (OSError, ValueError, KeyError) as error:
-        raise GoldModelError(f"tokenizer {directory}: cannot be loaded ({error})") from error
+        tokenizer = AutoTokenizer.from_pretrained(directory, local_files_only=True, trust_remote_code=False)
+    except Exception as error:  # as above
+        raise GoldModelError(f"tokenizer {directory}: cannot be loaded ({' '.join(str(error).split())})") from error
     # Where only config.json names a model type, transformers makes up a tokenizer of special tokens alone.
     if len(tokenizer) <= len(tokenizer.all_special_ids):
         raise GoldModelError(f"tokenizer {directory}: has no vocabulary; its files (tokenizer.json ...) are missing")

@@ -28,8 +28,10 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from gold_rm.comparisons import COLUMNS, HELD_OUT, TRAIN, read_texts, select_split
+from gold_rm.comparisons import COLUMNS, HELD_OUT, TRAIN, select_split
+from gold_rm.errors import UserError
 from gold_rm.reward_model import GoldModelError, encode_texts, load_tokenizer, pad_right, score_tokens
+from gold_rm.texts import read_texts
 from gold_rm.threads import available_cores, torch_threads
 
 _BUCKET = 32  # batches among which pairs are sorted by length, so that little is padded
@@ -224,7 +226,7 @@ def main(arguments: list[str] | None = None) -> int:
         comparisons = read_texts(options.comparisons, COLUMNS)
         with _new_directory(options.output) as directory:
             train_gold_model(comparisons, options.tokenizer, config, directory, progress=print)
-    except (GoldModelError, OSError) as error:
+    except (UserError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     print(f"wrote {options.output}")

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
@@ -13,6 +12,7 @@ import bench.policies.tabular  # noqa: F401  registers its architecture with Aut
 from bench.checked import ConfigError
 from bench.policies.architecture import inspect_architecture
 from bench.policies.policy import Policy
+from gold_rm.model_directory import refusal_of
 
 transformers_logging.disable_progress_bar()
 # Packed rows take no mask on purpose (bench.policies.packing), also where one begins or ends with the padding token.
@@ -35,15 +35,20 @@ def load_policy(directory: Path, *, device: str = "cpu", logits_mib: int | None 
         raise ConfigError(f"logits_mib={logits_mib}: must be 1 or more, in MiB, or null")
     if not (directory / "config.json").is_file():
         raise ConfigError(f"policy {directory}: no config.json there; a Hugging Face model directory is needed")
+    if (refusal := refusal_of(directory)) is not None:
+        raise ConfigError(f"policy {directory}: {refusal}")
     loaded: Any
     try:
         # use_safetensors: the other weight format is pickle, which runs code when it is read.
         loaded = AutoModelForCausalLM.from_pretrained(
-            directory, dtype=torch.float32, output_loading_info=True, local_files_only=True, use_safetensors=True
-        )
-        tokenizer = AutoTokenizer.from_pretrained(directory, local_files_only=True)
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        raise ConfigError(f"policy {directory}: not a causal language model with tokenizer ({error})") from error
+            directory, dtype=torch.float32, output_loading_info=True, local_files_only=True, use_safetensors=True,
+            trust_remote_code=False,
+        )  # fmt: skip
+        tokenizer = AutoTokenizer.from_pretrained(directory, local_files_only=True, trust_remote_code=False)
+    # transformers raises whatever a configuration that it did not foresee leads to: KeyError, TypeError, ImportError.
+    except Exception as error:
+        told = " ".join(str(error).split())
+        raise ConfigError(f"policy {directory}: not a causal language model with tokenizer ({told})") from error
     model, info = loaded
     model.requires_grad_(False).eval()
     if info["missing_keys"]:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from bench import worlds
+from bench.checked import ConfigError
 from bench.config import CellConfig
 from bench.data.artifacts import Artifact, build_once
 from bench.data.preferences import sample_pool
@@ -115,4 +116,18 @@ class Sampling:
     def _models(self) -> tuple[Policy, GoldModel]:
         device = resolve_device(self._config.device)
         policy = load_policy(self._world.policy_dir, device=device, logits_mib=self._config.logits_mib)
+        _check_room(policy, [*self._world.train_prompts, *self._eval_prompts], self._config.world.max_new_tokens)
         return policy, load_gold_model(gold_directory(self._gold), device=device)
+
+
+def _check_room(policy: Policy, prompts: list[str], max_new_tokens: int) -> None:
+    """Refuse prompts that leave no room for the longest response among the policy's positions."""
+    if (positions := policy.context_length) is None:
+        return
+    lengths = list(map(len, policy.encode(prompts)))
+    if (longest := max(lengths)) + max_new_tokens > positions:
+        prompt, room = prompts[lengths.index(longest)], max(0, positions - longest)
+        raise ConfigError(
+            f"world.max_new_tokens={max_new_tokens}: the policy has {positions} positions, and the longest prompt, of "
+            f"{longest} tokens ({prompt!r:.60}), leaves {room} of them; shorten the prompts or the responses"
+        )

@@ -14,8 +14,10 @@ from bench.checked import ConfigError
 from bench.data.sources import hash_directory, hash_file, write_sources
 from bench.seeding import generator_for
 from bench.worlds import EVAL, TRAIN, write_world
+from gold_rm.model_directory import refusal_of
+from gold_rm.texts import TextFileError, normalized, read_texts
 
-VERSION = 1
+VERSION = 2
 _COMPARISON_COLUMNS = ("prompt", "chosen", "rejected", "split")
 _COMPARISON_SPLITS = ("train", "held_out")
 
@@ -27,10 +29,10 @@ class Params:
     Attributes:
         policy: directory of the reference policy, a Hugging Face causal LM with tokenizer.
         gold: directory of a reward model, a Hugging Face sequence classifier with one output.
-        comparisons: parquet of human comparisons to fit a reward model to: prompt, chosen, rejected, and split
-            ("train" or "held_out").
-        prompts: a .txt (one prompt a line), or a .jsonl or .parquet with the column prompt and, if the split is
-            given, split ("train" or "eval").
+        comparisons: human comparisons to fit a reward model to, a .parquet, .jsonl or .csv: prompt, chosen, rejected,
+            and split ("train" or "held_out").
+        prompts: a .txt (one prompt a line), or a .jsonl, .csv or .parquet with the column prompt and, if the split
+            is given, split ("train" or "eval").
         eval_fraction: share of the prompts that become evaluation prompts, where the file gives no split.
         seed: of that split.
     """
@@ -87,6 +89,8 @@ def _model_directory(key: str, path: str) -> Path:
     if not (directory / "config.json").is_file():
         what = "no config.json in it" if directory.is_dir() else "no such directory"
         raise ConfigError(f"world.params.{key}={path}: {what}; a Hugging Face model directory is needed")
+    if (refusal := refusal_of(directory)) is not None:
+        raise ConfigError(f"world.params.{key}={path}: {refusal}")
     return directory
 
 
@@ -99,7 +103,8 @@ def _file(key: str, path: str) -> Path:
 def _split(params: Params) -> tuple[list[str], list[str]]:
     prompts = _read_prompts(params.prompts)
     where = f"world.params.prompts={params.prompts}"
-    if duplicates := prompts["prompt"][prompts["prompt"].duplicated()].tolist():
+    # Of two spellings of a text (an accent in one character or two), one could be trained on and one evaluated.
+    if duplicates := prompts["prompt"][prompts["prompt"].map(normalized).duplicated()].tolist():
         raise ConfigError(f"{where}: {len(duplicates)} prompts occur more than once, such as {duplicates[0]!r}")
     if "split" in prompts:
         if params.eval_fraction is not None:
@@ -120,44 +125,23 @@ def _split(params: Params) -> tuple[list[str], list[str]]:
 
 
 def _read_prompts(path: str) -> pd.DataFrame:
-    file = _file("prompts", path)
-    if file.suffix == ".txt":
-        lines = file.read_text(encoding="utf-8").splitlines()
-        return pd.DataFrame({"prompt": [line for line in lines if line.strip()]})
-    try:
-        if file.suffix == ".jsonl":
-            frame = pd.read_json(file, lines=True, dtype=False)
-        elif file.suffix == ".parquet":
-            frame = pd.read_parquet(file)
-        else:
-            raise ConfigError(f"world.params.prompts={path}: must end in .txt, .jsonl or .parquet")
-    except (ValueError, OSError) as error:
-        if isinstance(error, ConfigError):
-            raise
-        raise ConfigError(f"world.params.prompts={path}: cannot be read ({error})") from error
-    _need_texts("prompts", path, frame, ("prompt",))
-    return frame
+    return _read_texts("prompts", path, ("prompt",), optional=("split",))
 
 
 def _read_comparisons(path: str) -> pd.DataFrame:
-    try:
-        frame = pd.read_parquet(_file("comparisons", path))
-    except (OSError, ValueError) as error:
-        if isinstance(error, ConfigError):
-            raise
-        raise ConfigError(f"world.params.comparisons={path}: not a readable parquet file ({error})") from error
-    _need_texts("comparisons", path, frame, _COMPARISON_COLUMNS)
+    frame = _read_texts("comparisons", path, _COMPARISON_COLUMNS)
     if unknown := sorted(set(frame["split"]) - set(_COMPARISON_SPLITS)):
         allowed = " and ".join(map(repr, _COMPARISON_SPLITS))
         raise ConfigError(f"world.params.comparisons={path}: split {unknown[0]!r}; allowed are {allowed}")
-    return frame[list(_COMPARISON_COLUMNS)]
+    return frame
 
 
-def _need_texts(key: str, path: str, frame: pd.DataFrame, columns: tuple[str, ...]) -> None:
+def _read_texts(key: str, path: str, columns: tuple[str, ...], optional: tuple[str, ...] = ()) -> pd.DataFrame:
+    try:
+        frame = read_texts(_file(key, path), columns, optional)
+    except TextFileError as error:
+        raise ConfigError(f"world.params.{key}={error}") from error
     for column in columns:
-        if column not in frame:
-            seen = ", ".join(map(str, frame.columns)) or "none"
-            raise ConfigError(f"world.params.{key}={path}: column {column!r} is missing; its columns are {seen}")
-        bad = [value for value in frame[column] if not isinstance(value, str) or not value]
-        if bad:
-            raise ConfigError(f"world.params.{key}={path}: {len(bad)} values of {column!r} are no texts ({bad[0]!r})")
+        if empty := frame.index[frame[column] == ""].tolist():
+            raise ConfigError(f"world.params.{key}={path}: {column!r} is empty in {len(empty)} rows")
+    return frame

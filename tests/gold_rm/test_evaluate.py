@@ -126,8 +126,8 @@ def test_command_line_with_bad_input(gold, comparisons, tmp_path, capsys):
     for model, file, message in (
         ("gold", "absent.parquet", "no such file"),
         ("gold", "text.parquet", "not a readable parquet file"),
-        ("gold", "no_chosen.parquet", "column 'chosen' is missing; needed are prompt, chosen, rejected, split"),
-        ("gold", "gaps.parquet", "column 'rejected' has 1 missing values"),
+        ("gold", "no_chosen.parquet", "column 'chosen' is missing; its columns are prompt, rejected, split"),
+        ("gold", "gaps.parquet", "1 values of 'rejected' are no texts, such as"),
         ("absent", "good.parquet", "no config.json there"),
     ):
         assert main(["--model", str(tmp_path / model), "--comparisons", str(tmp_path / file)]) == 2

@@ -196,3 +196,11 @@ def test_two_seeds_on_one_part_of_the_pool_are_refused_also_beside_planned_cells
     with pytest.raises(ConfigError, match="seed=0,2: both would train on part 0"):
         planned(2)
     planned(0, 1)
+
+
+def test_prompts_that_leave_no_room_for_responses_are_refused(tiny_world, tmp_path):
+    config = tiny_world.config(tmp_path / "runs", {"world.max_new_tokens": 40, "artifacts_dir": str(tmp_path / "a")})
+    told = r"world\.max_new_tokens=40: the policy has 12 positions, and the longest prompt, of 3 tokens .*, leaves 9"
+    with pytest.raises(ConfigError, match=told):
+        prepare(config)
+    assert not list((tmp_path / "a").glob("reference/*/manifest.json"))

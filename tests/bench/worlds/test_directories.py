@@ -113,9 +113,9 @@ def test_other_content_at_the_same_path_is_another_world(changed: str, parts: Pa
         ({"gold": None}, r"gold=None and comparisons=None: give one of them"),
         ({"comparisons": "x.parquet"}, r"give one of them and not the other"),
         ({"gold": None, "comparisons": "/no/where"}, r"comparisons=/no/where: no such file"),
-        ({"gold": None, "comparisons": "{tmp}/prompts.txt"}, r"comparisons=.*: not a readable parquet file"),
+        ({"gold": None, "comparisons": "{tmp}/prompts.txt"}, r"comparisons=.*: column 'chosen' is missing"),
         ({"prompts": "/no/where.txt"}, r"prompts=/no/where\.txt: no such file"),
-        ({"prompts": "{tmp}/policy/config.json"}, r"must end in \.txt, \.jsonl or \.parquet"),
+        ({"prompts": "{tmp}/policy/config.json"}, r"must end in \.txt, \.jsonl, \.csv, \.parquet"),
         ({"eval_fraction": None}, r"gives no split: set world\.params\.eval_fraction"),
         ({"eval_fraction": 1.5}, r"eval_fraction=1\.5: must lie between 0 and 1"),
         ({"eval_fraction": 0.01}, r"10 train and 0 eval prompts; both need some"),
@@ -148,7 +148,7 @@ def test_bad_prompts(frame: pd.DataFrame, message: str, parts: Params, tmp_path:
 
 def test_damaged_jsonl(parts: Params, tmp_path: Path) -> None:
     (tmp_path / "bad.jsonl").write_text('{"prompt": "a"}\n{"prompt": "b')
-    with pytest.raises(ConfigError, match=r"bad\.jsonl: cannot be read"):
+    with pytest.raises(ConfigError, match=r"bad\.jsonl:2: cannot be read as JSON"):
         _build(replace(parts, prompts=str(tmp_path / "bad.jsonl")), tmp_path / "world")
 
 
@@ -166,3 +166,9 @@ def test_bad_comparisons(frame: pd.DataFrame, message: str, parts: Params, tmp_p
     path = _write(tmp_path / "comparisons.parquet", frame)
     with pytest.raises(ConfigError, match=message):
         _build(replace(parts, gold=None, comparisons=path), tmp_path / "world")
+
+
+def test_one_prompt_in_two_spellings_is_there_twice(parts: Params, tmp_path: Path) -> None:
+    (tmp_path / "prompts.txt").write_text("caf\u00e9\ncafe\u0301\nother\n", encoding="utf-8")
+    with pytest.raises(ConfigError, match="1 prompts occur more than once, such as 'cafe"):
+        _build(parts, tmp_path / "world")
