@@ -72,6 +72,7 @@ RULES = (
             "gold_rm.reward_model",
             "gold_rm.train",
             "gold_rm.evaluate",
+            "gold_rm.model_directory",
         ),
         except_for=("transformers.PreTrainedModel", "transformers.PreTrainedTokenizerBase"),  # the types
     ),
