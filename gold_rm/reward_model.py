@@ -1,5 +1,6 @@
 """The frozen gold reward model: texts in, one score each out; the one module of gold_rm that loads models."""
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +21,7 @@ from transformers.utils import logging as transformers_logging
 from gold_rm.errors import UserError
 from gold_rm.fingerprint import fingerprint_of_model
 from gold_rm.model_directory import refusal_of
+from gold_rm.selfcheck import longest_text, why_dependent
 
 transformers_logging.disable_progress_bar()
 
@@ -120,7 +122,7 @@ def load_gold_model(directory: Path, *, device: str = "cpu") -> GoldModel:
 
     Raises:
         GoldModelError: no such directory, another kind of model, another number of outputs, weights that are
-            missing or damaged, or no tokenizer.
+            missing, damaged or quantized, an adapter beside them, no tokenizer, or scores that depend on the batch.
     """
     directory = Path(directory)
     if not (directory / "config.json").is_file():
@@ -148,7 +150,15 @@ def load_gold_model(directory: Path, *, device: str = "cpu") -> GoldModel:
         )
     model.requires_grad_(False).eval().to(device)
     _read_padding_by_mask_only(model)
-    return GoldModel(model, tokenizer, _max_tokens(config, tokenizer), fingerprint_of_model(directory))
+    max_tokens = longest_text(model, tokenizer)
+    score = functools.partial(_score_batches, model)
+    if reason := why_dependent(score, tokenizer, max_tokens):
+        raise GoldModelError(f"gold model {directory}: {type(model).__name__} {reason}")
+    return GoldModel(model, tokenizer, max_tokens, fingerprint_of_model(directory))
+
+
+def _score_batches(model: PreTrainedModel, sequences: list[list[int]], batch_size: int) -> Tensor:
+    return score_tokens(model, sequences, padding_id=_PADDING_ID, batch_size=batch_size)
 
 
 def _check_kind(directory: Path, config: PretrainedConfig) -> None:
@@ -165,12 +175,6 @@ def _read_padding_by_mask_only(model: PreTrainedModel) -> None:
     """Make `_PADDING_ID` the model's padding id, and readable by its embedding (masked, the value is never used)."""
     model.config.get_text_config().pad_token_id = _PADDING_ID
     model.get_input_embeddings().register_forward_pre_hook(lambda module, args: (args[0].clamp(min=0), *args[1:]))
-
-
-def _max_tokens(config: PretrainedConfig, tokenizer: PreTrainedTokenizerBase) -> int | None:
-    # A tokenizer without a limit says so with a huge number.
-    limits = [getattr(config.get_text_config(), "max_position_embeddings", None), tokenizer.model_max_length]
-    return min((limit for limit in limits if limit is not None and limit < 1_000_000_000), default=None)
 
 
 def load_tokenizer(directory: Path) -> PreTrainedTokenizerBase:

@@ -82,7 +82,7 @@ def evaluate_samples(
         "kl_k1": kl.k1.double().numpy(), "gold": standardization.apply(raw).double().numpy(),
         "gold_reference": np.tile(on.reference_gold[:, 0], samples),
         "reference_response": on.reference_responses * samples, "length": [len(ids) for ids in responses],
-        "ended": [bool(ids) and ids[-1] == policy.eos_id for ids in responses],
+        "ended": [bool(ids) and policy.ends(ids[-1]) for ids in responses],
     })  # fmt: skip
     frame["win_share"] = win_shares(frame["gold"].to_numpy(), on.reference_gold[frame["prompt_id"]])
     frame = pd.concat([frame[list(SAMPLE_COLUMNS)], score_columns(judges, prompts, texts)], axis=1)

@@ -27,7 +27,7 @@ class Architecture:
     """Facts of a loaded model.
 
     Attributes:
-        vocabulary: number of tokens that it predicts.
+        vocabulary: number of tokens that it predicts; when a policy is loaded, those that its tokenizer knows.
         positions: tokens that prompt and response together may take; None where its configuration does not say.
         options: arguments among position_ids, use_cache, cache and logits_to_keep that its forward pass takes.
         base_options: those that the forward pass of its base model takes.

@@ -24,6 +24,7 @@ class LanguageModel:
     Attributes:
         model: seen by bench.policies only.
         eos_id: ends a response.
+        further_ends: other tokens that end one, such as those of generation_config.json.
         pad_id: fills batches and is never read.
         logits_mib: how many MiB of float32 logits scoring makes at once; None takes `DEFAULT_LOGITS_MIB`. At its
             peak scoring holds about three such pieces: logits, those of the reference, and one in between.
@@ -34,6 +35,7 @@ class LanguageModel:
     eos_id: int
     pad_id: int
     logits_mib: int | None
+    further_ends: frozenset[int] = field(default=frozenset(), kw_only=True)
 
     @property
     def device(self) -> torch.device:
@@ -44,9 +46,13 @@ class LanguageModel:
         """Tokens that prompt and response together may take; None where the model does not say."""
         return self.architecture.positions
 
+    def ends(self, token: int) -> bool:
+        """Whether `token` ends a response."""
+        return token == self.eos_id or token in self.further_ends
+
     @property
     def vocabulary(self) -> int:
-        """Number of tokens that the model predicts."""
+        """Number of tokens that can be drawn; an embedding may have more rows, which no text has."""
         return self.architecture.vocabulary
 
     @property
@@ -75,9 +81,10 @@ class LanguageModel:
 
     def head(self, hidden: Float[Tensor, "positions width"]) -> Float[Tensor, "positions vocabulary"]:
         """Float32 logits of hidden states; only where the architecture has a separate head."""
-        return self.model.get_output_embeddings()(hidden).float()
+        return self.model.get_output_embeddings()(hidden)[:, : self.vocabulary].float()
 
     def logits(self, batch: SequenceBatch) -> Float[Tensor, "sequences tokens vocabulary"]:
         """Float32 logits of the token after every token, from a pass through the whole model."""
         uncached = {"use_cache": False} if "use_cache" in self.architecture.options else {}
-        return self.model(input_ids=batch.input_ids, attention_mask=batch.attention_mask, **uncached).logits.float()
+        logits = self.model(input_ids=batch.input_ids, attention_mask=batch.attention_mask, **uncached).logits
+        return logits[..., : self.vocabulary].float()

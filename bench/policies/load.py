@@ -1,6 +1,8 @@
 """Causal language models as policies: the one module of bench that loads transformers models."""
 
 import logging
+from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ import bench.policies.tabular  # noqa: F401  registers its architecture with Aut
 from bench.checked import ConfigError
 from bench.policies.architecture import inspect_architecture
 from bench.policies.policy import Policy
+from bench.policies.selfcheck import check_sampler
 from gold_rm.model_directory import refusal_of
 
 transformers_logging.disable_progress_bar()
@@ -28,8 +31,8 @@ def load_policy(directory: Path, *, device: str = "cpu", logits_mib: int | None 
         logits_mib: how many MiB of logits scoring makes at once; None takes a constant, the same on every machine.
     Raises:
         ConfigError: the directory is missing or damaged, holds no causal language model (but a classifier, or an
-            encoder that sees later tokens), or its tokenizer has no words, no EOS, or more tokens than the model; or
-            `logits_mib` is below 1.
+            encoder that sees later tokens), quantized weights or an adapter, or its tokenizer has no words, no EOS,
+            or more tokens than the model; what it samples is not what it scores; or `logits_mib` is below 1.
     """
     if logits_mib is not None and logits_mib < 1:
         raise ConfigError(f"logits_mib={logits_mib}: must be 1 or more, in MiB, or null")
@@ -58,7 +61,22 @@ def load_policy(directory: Path, *, device: str = "cpu", logits_mib: int | None 
     architecture = inspect_architecture(model)
     _check_tokenizer(directory, tokenizer, vocabulary=architecture.vocabulary)
     pad_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
-    return Policy(model.to(device), architecture, tokenizer.eos_token_id, pad_id, logits_mib, tokenizer)
+    # Embeddings are padded to round sizes; no text has the rows beyond the tokenizer, which are never drawn.
+    known = max(tokenizer.get_vocab().values()) + 1
+    architecture = replace(architecture, vocabulary=min(known, architecture.vocabulary))
+    ends = _further_ends(directory, model, architecture.vocabulary) - {tokenizer.eos_token_id}
+    policy = Policy(
+        model.to(device), architecture, tokenizer.eos_token_id, pad_id, logits_mib, tokenizer, further_ends=ends
+    )
+    check_sampler(str(directory), policy)
+    return policy
+
+
+def _further_ends(directory: Path, model: PreTrainedModel, vocabulary: int) -> frozenset[int]:
+    """End tokens of generation_config.json; a configuration of another size names ids that do not exist."""
+    named = model.generation_config.eos_token_id if (directory / "generation_config.json").is_file() else None
+    ids = named if isinstance(named, Iterable) else [named]
+    return frozenset(each for each in ids if each is not None and 0 <= each < vocabulary)
 
 
 def _check_causal(directory: Path, model: PreTrainedModel) -> None:

@@ -30,6 +30,10 @@ class Policy(LanguageModel):
     def encode(self, prompts: Sequence[str]) -> list[TokenIds]:
         """Token ids of prompts, with the tokenizer's own beginning tokens and without an ending EOS."""
         encoded = self.tokenizer(list(prompts))["input_ids"]
+        bos = self.tokenizer.bos_token_id
+        if bos is not None:
+            # A chat template writes the beginning token into the text, and the tokenizer adds it once more.
+            encoded = [ids[1:] if ids[:2] == [bos, bos] else ids for ids in encoded]
         return [ids[:-1] if ids and ids[-1] == self.eos_id else ids for ids in encoded]
 
     def decode(self, responses: Sequence[TokenIds]) -> list[str]:
@@ -37,7 +41,7 @@ class Policy(LanguageModel):
 
         Many tokenizers drop the space before the first word of a text; decoding behind an EOS keeps it.
         """
-        bare = [ids[:-1] if ids and ids[-1] == self.eos_id else ids for ids in responses]
+        bare = [ids[:-1] if ids and self.ends(ids[-1]) else ids for ids in responses]
         before, *texts = self.tokenizer.batch_decode(
             [[self.eos_id, *ids] for ids in ([], *bare)], clean_up_tokenization_spaces=False
         )
@@ -79,7 +83,8 @@ class Policy(LanguageModel):
             ConfigError: the two have other tokens, so that no KL between them exists.
         """
         ours, theirs = (policy.tokenizer.get_vocab() for policy in (self, reference))
-        if ours != theirs or (self.eos_id, self.vocabulary) != (reference.eos_id, reference.vocabulary):
+        ends, their_ends = ({each.eos_id, *each.further_ends} for each in (self, reference))
+        if ours != theirs or (ends, self.vocabulary) != (their_ends, reference.vocabulary):
             different = [token for token in {**ours, **theirs} if ours.get(token) != theirs.get(token)]
             told = f"different tokens, such as {min(different)!r}" if different else "another EOS or size"
             raise ConfigError(

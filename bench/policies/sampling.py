@@ -1,6 +1,7 @@
 """Sampling from a policy at temperature 1, without top-k or top-p (anything else would bias the KL)."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -9,6 +10,8 @@ from torch import Tensor
 
 from bench.policies.language_model import LanguageModel
 from bench.policies.tokens import TokenIds, pad_left, require_tokens
+
+Choose = Callable[[Tensor, Sequence[int], int], Tensor]
 
 
 @torch.no_grad()
@@ -44,32 +47,42 @@ def sample_responses(
     responses: list[TokenIds] = []
     for start in range(0, len(prompts), batch_size):
         batch = list(prompts[start : start + batch_size])
-        responses += _sample_batch(policy, batch, uniforms[start : start + batch_size].to(policy.device))
+        drawn_with = uniforms[start : start + batch_size].to(policy.device)
+        responses += generate(policy, batch, partial(_draw, drawn_with), max_new_tokens)
     return responses
 
 
-def _sample_batch(
-    policy: LanguageModel, prompts: list[TokenIds], uniforms: Float64[Tensor, "responses tokens"]
-) -> list[TokenIds]:
+def _draw(uniforms: Float64[Tensor, "responses tokens"], logits: Tensor, rows: Sequence[int], position: int) -> Tensor:
+    going_on = uniforms if len(rows) == len(uniforms) else uniforms[torch.tensor(rows, device=uniforms.device)]
+    return draw_tokens(logits, going_on[:, position])
+
+
+def generate(policy: LanguageModel, prompts: list[TokenIds], choose: Choose, max_new_tokens: int) -> list[TokenIds]:
+    """Responses to one batch of prompts, token by token, until each has ended or has `max_new_tokens`.
+
+    Args:
+        choose: the next token of each row, from the logits [rows, vocabulary], which prompts these rows belong to,
+            and the position in the response.
+    """
     input_ids, mask = pad_left(prompts, pad_id=policy.pad_id, device=policy.device)
     cache: Any = None
     responses: list[TokenIds] = [[] for _ in prompts]
     unfinished = list(range(len(prompts)))  # the response that each row of the batch belongs to
-    for position in range(uniforms.shape[1]):
+    for position in range(max_new_tokens):
         output = policy.model(**_inputs(policy, input_ids, mask, cache))
         cache = getattr(output, "cache", None)  # None where an architecture keeps none
-        token = draw_tokens(output.logits[:, -1], uniforms[:, position])
+        token = choose(output.logits[:, -1, : policy.vocabulary], unfinished, position)
         drawn = token.tolist()  # the step's one transfer from the device
         for row, each in zip(unfinished, drawn, strict=True):
             responses[row].append(each)
-        going_on = [place for place, each in enumerate(drawn) if each != policy.eos_id]
+        going_on = [place for place, each in enumerate(drawn) if not policy.ends(each)]
         if not going_on:
             break
         # Rows that have ended leave the batch: half of the work where most responses are much shorter than the longest.
         if len(going_on) < len(drawn):
             unfinished = [unfinished[place] for place in going_on]
             kept = torch.tensor(going_on, device=policy.device)
-            token, mask, input_ids, uniforms = (each[kept] for each in (token, mask, input_ids, uniforms))
+            token, mask, input_ids = (each[kept] for each in (token, mask, input_ids))
             if cache is not None:
                 cache.batch_select_indices(kept)
         token = token[:, None]
