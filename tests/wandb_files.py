@@ -83,6 +83,8 @@ def _chunks(content: bytes) -> Iterator[bytes]:
             continue
         _, length, kind = RECORD_HEADER.unpack_from(content, offset)
         offset += RECORD_HEADER.size
+        if offset + length > len(content):
+            return  # it is still being written
         parts.append(content[offset : offset + length])
         offset += length
         if kind in (FULL, LAST):

@@ -65,6 +65,6 @@ def test_code_in_a_directory_is_neither_run_nor_asked_about(tmp_path, monkeypatc
     config.write_text(json.dumps(json.loads(config.read_text()) | mine))
     (tmp_path / "mine.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\n")
     monkeypatch.setattr("builtins.input", lambda *_: pytest.fail("asked"))
-    with pytest.raises(ConfigError, match="not a causal language model"):
+    with pytest.raises(ConfigError, match="its model is code of its own"):
         load_policy(tmp_path)
     assert not (tmp_path / "ran").exists()
