@@ -26,7 +26,7 @@ _EXPERTS = {"num_experts_per_tok": 2, "moe_intermediate_size": 16}
 FAMILIES: dict[str, dict[str, Any]] = {
     "gpt2": _GPT,
     "llama": _GQA,
-    "qwen2": {**_GQA, "use_sliding_window": True, "sliding_window": 4, "max_window_layers": 1},
+    "qwen2": {**_GQA, "vocab_size": 13, "use_sliding_window": True, "sliding_window": 4, "max_window_layers": 1},
     "qwen3": {**_GQA, "head_dim": 8},
     "gpt_neox": _BASE,
     "gpt_neo": {**_IDS, "hidden_size": 16, "num_layers": 2, "num_heads": 2, "window_size": 4, "initializer_range": 0.4,
