@@ -6,12 +6,13 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 from scipy import stats
-from scipy.special import gammaln, logsumexp
+from scipy.special import logsumexp
 
 from analysis.data.sweep import RefusedSweep
 from analysis.statistics.frontier import KL_BUDGETS, SmoothedFrontier
 from analysis.statistics.intervals import LEVEL, interval
 from analysis.statistics.resampling import Draws
+from bench.records import best_of_n_kl, best_of_n_sizes, best_of_n_weights
 
 # The ceiling is trusted while, on average over prompts, at least this many samples carry the weight. What is read is
 # gold at equal KL, and the errors of the two go together: at one temperature both fall short (of Gaussian gold, 64
@@ -109,31 +110,16 @@ def pool_matrix(reference: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
 
 
 def best_of_n_gold(pool: np.ndarray, n: int) -> np.ndarray:
-    """Expected gold of the best of n draws, unbiased, per prompt.
-
-    Mean over all n-subsets of the N samples: the i-th smallest is the best of C(i − 1, n − 1) of them (Nakano et al.
-    2021, arXiv 2112.09332, appendix I).
+    """Expected gold of the best of n draws, unbiased, per prompt; see `bench.records.best_of_n_weights`.
 
     Args:
         pool: [prompts, N], ascending in each row.
     """
-    size = pool.shape[1]
-    rank = np.arange(n, size + 1)
-    log_share = _log_choose(rank - 1, n - 1) - _log_choose(np.array(size), n)
-    return pool[:, n - 1 :] @ np.exp(log_share)
-
-
-def _log_choose(total: np.ndarray, chosen: int) -> np.ndarray:
-    return gammaln(total + 1) - gammaln(chosen + 1) - gammaln(total - chosen + 1)
-
-
-def best_of_n_kl(n: int) -> float:
-    """Upper bound on KL of best-of-n, exact without ties: ln n − (n − 1)/n nats (arXiv 2401.01879)."""
-    return float(np.log(n) - (n - 1) / n)
+    return pool @ np.array(best_of_n_weights(pool.shape[1], n))
 
 
 def _best_of_n_frame(pool: np.ndarray) -> pd.DataFrame:
-    sizes = sorted({2**power for power in range(int(np.log2(pool.shape[1])) + 1)} | {pool.shape[1]})
+    sizes = best_of_n_sizes(pool.shape[1])
     rows = [
         {"n": n, "kl": best_of_n_kl(n), **_over_prompts("gold", best_of_n_gold(pool, n)), "kind": "pool"} for n in sizes
     ]

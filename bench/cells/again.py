@@ -62,7 +62,7 @@ def saved_policies(cells: Iterable[Cell]) -> Iterator[SavedPolicy]:
 
 
 @dataclass(frozen=True)
-class Judge:
+class ScaledGold:
     """A gold model with the scale on which π_ref's samples have mean 0 and SD 1, and its fingerprint."""
 
     gold: GoldModel
@@ -70,15 +70,15 @@ class Judge:
     fingerprint: str
 
     @classmethod
-    def on(cls, reference_samples: pd.DataFrame, model: GoldModel) -> "Judge":
+    def on(cls, reference_samples: pd.DataFrame, model: GoldModel) -> "ScaledGold":
         """Put `model` on the scale of a sweep's reference samples (REFERENCE_COLUMNS)."""
         raw = model.score(reference_samples["prompt"].tolist(), reference_samples["response"].tolist())
         return cls(model, Standardization.fit(raw), model.fingerprint)
 
 
 def measure_again(
-    policy: Policy, shared: SharedInputs, judge: Judge, *, seed: int, step: int, max_new_tokens: int, batch_size: int,
-    prompts: int | None, samples_per_prompt: int,
+    policy: Policy, shared: SharedInputs, judge: ScaledGold, *, seed: int, step: int, max_new_tokens: int,
+    batch_size: int, prompts: int | None, samples_per_prompt: int,
 ) -> dict[str, Any]:  # fmt: skip
     """KL and gold on fresh samples; standard errors over prompts.
 

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from scipy.special import digamma
 
-from bench.cells.evaluation import distinct_n, win_shares
+from bench.cells.evaluation import distinct_n, judged, win_shares
 from bench.cells.folder import CellFolder, Stopped
 from bench.cells.inputs import InputCache, SharedInputs
 from bench.cells.measure import Checkpoint, Measurement
@@ -135,13 +135,20 @@ class Pool(NamedTuple):
     def best_of(self, n: int) -> dict[str, Any]:
         """Record keys of the best of n."""
         weights = np.array(best_of_n_weights(self.ranks.below.shape[1], n))
-        measured: dict[str, Any] = {"kl": best_of_n_kl(n), "kl_se": 0.0}
-        columns = {"gold": "gold", "win_rate": "win_share", **{name: name for name in self.judged}}
-        by_prompt = {key: self._by_prompt(column) @ weights for key, column in columns.items()}
-        by_prompt["kl_k1"] = self.ranks.log_ratio(n) @ weights
-        for key, values in by_prompt.items():
-            measured[key] = float(values.mean())
-            measured[f"{key}_se"] = float(values.std(ddof=1) / np.sqrt(len(values)))
+
+        def spread(key: str, values: np.ndarray) -> dict[str, float]:
+            by_prompt = values @ weights
+            se = by_prompt.std(ddof=1) / np.sqrt(len(by_prompt))
+            return {key: float(by_prompt.mean()), f"{key}_se": float(se)}
+
+        measured: dict[str, Any] = {
+            "kl": best_of_n_kl(n),
+            "kl_se": 0.0,
+            **spread("kl_k1", self.ranks.log_ratio(n)),
+            **spread("gold", self._by_prompt("gold")),
+            **spread("win_rate", self._by_prompt("win_share")),
+            **judged({name: spread(name, self._by_prompt(name)) for name in self.judged}),
+        }
         chosen = self.chosen(n)
         return measured | {
             "gold_raw": self.scale.mean + self.scale.sd * measured["gold"],

@@ -1,6 +1,6 @@
 """Evaluation of a policy at one checkpoint: KL and gold reward on the same fresh samples, and held-out pairs."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -90,7 +90,7 @@ def evaluate_samples(
         **_mean_and_se("kl", frame["kl"], frame["prompt_id"]),
         **_mean_and_se("kl_k1", frame["kl_k1"], frame["prompt_id"]),
         **_mean_and_se("gold", frame["gold"], frame["prompt_id"]),
-        **_judged(judges, frame),
+        **judged({each.name: _mean_and_se(each.name, frame[each.name], frame["prompt_id"]) for each in judges}),
         "gold_raw": float(raw.double().mean()),
         **_mean_and_se("win_rate", frame["win_share"], frame["prompt_id"]),
         "samples_per_prompt": samples,
@@ -110,13 +110,16 @@ def evaluate_samples(
     return SampleEvaluation(metrics, frame, warnings)
 
 
-def _judged(judges: Sequence[Judge], frame: pd.DataFrame) -> dict[str, Any]:
-    """Means of the judges' scores; those of watched models, whose names are not ours, in one key."""
+def judged(means: Mapping[str, Mapping[str, float]]) -> dict[str, Any]:
+    """Record keys of the judges' scores; those of watched models, whose names are not ours, are in one key.
+
+    Args:
+        means: by the judge's name, its mean and standard error by record key.
+    """
     metrics: dict[str, Any] = {}
     watched: dict[str, float] = {}
-    for judge in judges:
-        of_judge = _mean_and_se(judge.name, frame[judge.name], frame["prompt_id"])
-        (metrics if judge.name in METRICS else watched).update(of_judge)
+    for name, values in means.items():
+        (metrics if name in METRICS else watched).update(values)
     return metrics | ({"watched": watched} if watched else {})
 
 

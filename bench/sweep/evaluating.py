@@ -6,7 +6,7 @@ from typing import Any
 
 from rich.console import Console
 
-from bench.cells.again import Judge, SavedPolicy, measure_again, saved_policies, write_evaluation
+from bench.cells.again import SavedPolicy, ScaledGold, measure_again, saved_policies, write_evaluation
 from bench.cells.cell import Cell
 from bench.cells.imported import load_imported
 from bench.cells.inputs import InputCache
@@ -59,15 +59,15 @@ def evaluate_again(
             "while a cell trains (in another sweep=NAME, where it is done already)"
         )
     device, cache, rows = resolve_device(device), InputCache(), []
-    judges: dict[Prepared, Judge] = {}
+    judges: dict[Prepared, ScaledGold] = {}
     for number, saved in enumerate(found, start=1):
         config, prepared = replace(saved.cell.config, device=device), jobs[saved.cell.name][1]
         shared = cache.shared(prepared, config)
         if prepared not in judges:
             judges[prepared] = (
-                Judge(shared.gold, shared.standardization, prepared.gold.fingerprint)
+                ScaledGold(shared.gold, shared.standardization, prepared.gold.fingerprint)
                 if gold is None
-                else Judge.on(load_reference(prepared.reference.path), load_gold_model(gold, device=device))
+                else ScaledGold.on(load_reference(prepared.reference.path), load_gold_model(gold, device=device))
             )
         measured = measure_again(
             saved.load(shared.reference, device=device), shared, judges[prepared], seed=config.seed, step=saved.step,

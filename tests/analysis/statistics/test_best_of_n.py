@@ -13,12 +13,12 @@ from analysis.statistics.best_of_n import (
     MIN_EFFECTIVE_SAMPLES,
     TEMPERATURES,
     best_of_n_gold,
-    best_of_n_kl,
     find_ceiling,
     pool_matrix,
     tilt,
 )
 from analysis.statistics.frontier import fit_frontiers
+from bench.records import best_of_n_kl
 
 PROMPTS = 40
 BETAS = (0.02, 0.1, 0.5)

@@ -12,7 +12,7 @@ from tiny_world import WORDS
 from transformers import AutoModelForSequenceClassification
 
 import bench.cells.again
-from bench.cells.again import Judge, measure_again, saved_policies, write_evaluation
+from bench.cells.again import ScaledGold, measure_again, saved_policies, write_evaluation
 from bench.checked import ConfigError
 from bench.data.reference_samples import load_reference
 from bench.records import DamagedRecord, read_records
@@ -34,7 +34,7 @@ def shared(cell):
 
 @pytest.fixture(scope="module")
 def own(shared):
-    return Judge(shared.gold, shared.standardization, "own")
+    return ScaledGold(shared.gold, shared.standardization, "own")
 
 
 def measured(cell, shared, judge, *, step=8, prompts=None, samples_per_prompt=1):
@@ -87,7 +87,7 @@ def test_another_gold_model_is_put_on_the_scale_of_the_references_samples(
     """A multiple of the world's gold model has the same standardized scores, up to the sign; KL does not see it."""
     other = rescaled_gold(tiny_world, tmp_path / "gold", factor)
     reference = load_reference(prepared_for(cell).reference.path)
-    judge = Judge.on(reference, other)
+    judge = ScaledGold.on(reference, other)
     scores = judge.standardization.apply(other.score(reference["prompt"].tolist(), reference["response"].tolist()))
     assert scores.mean().item() == pytest.approx(0, abs=1e-5)
     assert scores.std().item() == pytest.approx(1, rel=1e-5)

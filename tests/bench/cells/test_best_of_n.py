@@ -9,6 +9,7 @@ import pytest
 import torch
 from oracle_worlds import build_small_world
 from running import run
+from tiny_world import write_gold
 
 from bench.cells.best_of_n import Ranks
 from bench.records import best_of_n_kl, best_of_n_sizes, best_of_n_weights, read_records
@@ -77,3 +78,14 @@ def test_a_cell_records_every_n_and_what_was_chosen(tiny_world, tmp_path):
     assert rows[1]["gold"] == pytest.approx(brute.mean())
     assert rows[1]["gold_se"] == pytest.approx(brute.std(ddof=1) / math.sqrt(10))
     assert rows[-1]["proxy"] != rows[-1]["gold"]
+
+
+def test_a_watched_model_is_measured_on_the_best_as_well(tiny_world, tmp_path):
+    other = write_gold(tmp_path / "other", seed=11)
+    sizes = {"best_of_n.samples": 8, "best_of_n.prompts": 10}
+    cell = tiny_world.cell(tmp_path, {"method": "best_of_n", "watch": (str(other),), **sizes})
+    status = run(cell)
+    assert status.state == "done", status.error
+    last = read_records(cell.directory / "records.jsonl")[-1]
+    chosen = pd.read_parquet(cell.directory / "samples.parquet").query("step == 8")
+    assert last["watched"]["other"] == pytest.approx(chosen["other"].mean())
