@@ -1,6 +1,7 @@
 """Proxy, gold and truth against KL, and Gao et al.'s coefficients against the size of the proxy and of its data."""
 
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from matplotlib.axes import Axes
@@ -121,12 +122,16 @@ def _varied(table: pd.DataFrame, key: str) -> pd.DataFrame:
     return max(groups, key=lambda rows: rows[key].nunique(), default=table.iloc[:0])
 
 
-def _labeller_name(labeller: dict[str, object]) -> str:
-    return "gold" if labeller["by"] == "gold" else f"proxy {labeller['size']}, {labeller['pairs']:,} pairs"
+def _labeller_name(labeller: dict[str, Any]) -> str:
+    if labeller["by"] == "gold":
+        return "gold"
+    loss = "" if labeller["loss"] == "logistic" else f", {labeller['loss']}"
+    turned = f", {labeller['flip_rate']:.0%} turned" if labeller["flip_rate"] else ""
+    return f"proxy {labeller['size']}, {labeller['pairs']:,} pairs{loss}{turned}"
 
 
 def fits_figure(fits: pd.DataFrame, width: float) -> Figure:
-    """Agreement and log loss of proxies on held-out gold labels by loss, a marker per share of turned labels."""
+    """Agreement with gold and calibration of proxies by loss, a marker per share of turned labels."""
     losses = list(dict.fromkeys(fits["loss"]))
     styles = variant_styles(losses)
     figure = Figure(figsize=(width, 0.9 + 0.32 * len(losses)), layout="constrained")

@@ -1,5 +1,7 @@
 """The report's tables on proxy, gold and truth."""
 
+from typing import Any
+
 import pandas as pd
 
 from analysis.report.html_tables import Column, HtmlTable, variant_labels
@@ -69,34 +71,42 @@ def _budgets(analysis: Analysis) -> HtmlTable:
 def coefficient_table(table: pd.DataFrame) -> HtmlTable:
     """Gao's coefficients of best-of-n, a row per labeller and level."""
     rows = [
-        ("gold" if row.by == "gold" else f"proxy {row.size}", "–" if row.by == "gold" else f"{row.pairs:,.0f}",
-         _NAMES[row.level], interval_text(row, "alpha", 3), interval_text(row, "beta", 3), number_text(row.peak_kl),
-         str(row.proxies))
+        (*_labeller(row), _NAMES[row.level], interval_text(row, "alpha", 3), interval_text(row, "beta", 3),
+         number_text(row.peak_kl), str(row.proxies))
         for row in table.itertuples()
     ]  # fmt: skip
     caption = (
         "Best of n, R(d) = d (α − β d) with d = √KL, fitted to each proxy's curve. Brackets: 95 % t intervals over "
         "proxies that differ in data, initial weights and order."
     )
-    columns = (Column("labeller", False), Column("pairs"), Column("level", False), Column("α"), Column("β"),
-               Column("KL at the form's peak (nats)"), Column("proxies"))  # fmt: skip
+    columns = (*_LABELLER, Column("level", False), Column("α"), Column("β"), Column("KL at the form's peak (nats)"),
+               Column("proxies"))  # fmt: skip
     return HtmlTable(caption, columns, rows)
 
 
 def fit_table(table: pd.DataFrame) -> HtmlTable:
     """How good the proxies are on held-out gold labels."""
     rows = [
-        (row.size, f"{row.pairs:,}", row.loss, f"{row.flip_rate:g}", interval_text(row, "proxy_agreement", 3),
-         interval_text(row, "proxy_calibration", 3), interval_text(row, "proxy_log_loss", 3), str(row.proxies))
+        (*_labeller(row), interval_text(row, "proxy_agreement", 3), interval_text(row, "proxy_calibration", 3),
+         interval_text(row, "proxy_log_loss", 3), str(row.proxies))
         for row in table.itertuples()
     ]  # fmt: skip
     caption = (
-        "Proxies on held-out gold labels, none of them turned: share that agrees, and calibration after the scores "
-        "were put on the scale of one half of these labels (one factor), measured on the other half. Brackets: 95 % t "
-        "intervals over proxies."
+        "Proxies on held-out pairs: share that they order as gold does (as gold, not as labels that noise has turned), "
+        "and calibration after their scores were put on one half's scale (one factor), on the other half. Brackets: "
+        "95 % t intervals over proxies."
     )
     columns = (
-        *(Column("proxy", False), Column("pairs"), Column("f", False), Column("labels turned"), Column("agreement")),
-        *map(Column, ("calibration error", "log loss (nats)", "proxies")),
+        *_LABELLER,
+        *map(Column, ("agreement", "calibration error", "log loss (nats)", "proxies")),
     )
     return HtmlTable(caption, columns, rows)
+
+
+_LABELLER = (Column("labeller", False), Column("pairs"), Column("f", False), Column("labels turned"))
+
+
+def _labeller(row: Any) -> tuple[str, str, str, str]:
+    if row.by == "gold":
+        return ("gold", "–", "–", "–")
+    return (f"proxy {row.size}", f"{row.pairs:,.0f}", row.loss, f"{row.flip_rate:g}")

@@ -53,7 +53,7 @@ def write_proxies(sweep: Path, output: Path, console: Console) -> None:
         frame.to_csv(output / f"{name}.csv", index=False)
     with publication():
         figure = fits_figure(studied.fits, TEXT_WIDTH)
-    save_figure(ReportFigure("proxy_fits", "Proxies on held-out gold labels", "", figure, studied.fits), output)
+    save_figure(ReportFigure("proxy_fits", "Proxies on held-out pairs", "", figure, studied.fits), output)
     for table in (fit_table(studied.fits), coefficient_table(studied.coefficients)):
         console.print(_printed(table))
     console.print(str(output), highlight=False, soft_wrap=True)

@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterable
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from bench.checked import ConfigError
@@ -17,6 +18,7 @@ from gold_rm.proxies import SIZES
 from gold_rm.reward_model import load_gold_model
 from gold_rm.train import GoldTrainConfig, train_gold_model
 
+VERSION = 1  # raised whenever the same settings would give another proxy, or other facts
 FACTS_FILE = "facts.json"
 _THREADS = 1  # a proxy is the same wherever it is fitted, however many cores there are
 
@@ -58,7 +60,9 @@ def write_proxy(
 
 
 def _facts(model_dir: Path, held_out: pd.DataFrame) -> dict[str, float]:
-    """Size, agreement with held-out gold labels, and calibration: scaled on one half of them, measured on the other.
+    """Size, agreement with gold on held-out pairs, and calibration: scaled on one half of them, measured on the other.
+
+    What counts is which response gold scores higher, also where the label says otherwise, as noise has turned it.
 
     A loss other than the logistic has no stake in the scale of its margins, so that only what is left after one common
     factor says how well it is calibrated.
@@ -68,7 +72,8 @@ def _facts(model_dir: Path, held_out: pd.DataFrame) -> dict[str, float]:
     chosen, rejected = (
         model.score(prompts, held_out[side].tolist()).double().numpy() for side in ("chosen", "rejected")
     )
-    margins = chosen - rejected
+    margins = (chosen - rejected) * np.sign(held_out["gold_chosen"] - held_out["gold_rejected"]).to_numpy()
+    margins = margins[margins != 0]  # a tie in gold has no right order
     agreement = wilson(int((margins > 0).sum()), len(margins))
     temperature = fit_temperature(margins[::2])
     scaled = calibration(margins[1::2] / temperature)

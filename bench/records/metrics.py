@@ -108,7 +108,7 @@ class CheckpointRecord:
 
     label_rule: str | None = _optional(LABELS, "deterministic or bradley_terry")
     label_probability: float | None = _optional(LABELS, "mean probability that the higher gold is chosen", "share")
-    proxy_agreement: float | None = _optional(LABELS, "held-out gold labels that the proxy agrees with", "share")
+    proxy_agreement: float | None = _optional(LABELS, "held-out pairs that the proxy orders as gold does", "share")
     proxy_calibration: float | None = _optional(
         LABELS, "its mean |stated − observed| on these, on their scale", "share"
     )

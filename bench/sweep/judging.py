@@ -10,7 +10,7 @@ from bench.config import CellConfig
 from bench.data.artifacts import Artifact
 from bench.data.judges import UTILITY, load_judge, write_scale, write_watched
 from bench.data.preferences import write_preferences
-from bench.data.proxies import write_proxy
+from bench.data.proxies import VERSION, write_proxy
 from bench.records import BEST_OF_N, GPO
 from bench.sections import PROXY, LabelsConfig
 from bench.sweep.building import Building, Sampling
@@ -85,7 +85,13 @@ def _build_proxy(
     settings = {key: value for key, value in asdict(proxy).items() if key not in ("pool", "held_out", "flip_rate")}
     return building.build(
         PROXY,
-        {"comparisons": comparisons.fingerprint, "reference": reference.fingerprint, "max_tokens": longest} | settings,
+        {
+            "comparisons": comparisons.fingerprint,
+            "reference": reference.fingerprint,
+            "max_tokens": longest,
+            "version": VERSION,
+        }
+        | settings,
         lambda directory: write_proxy(comparisons.path, world.policy_dir, proxy, longest, reference.path, directory),
     )
 

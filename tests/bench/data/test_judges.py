@@ -13,6 +13,7 @@ from transformers import PretrainedConfig, PreTrainedModel
 
 from bench.checked import ConfigError
 from bench.data.judges import load_judge
+from bench.data.proxies import read_facts
 from bench.losses import LOSSES
 from bench.records import METRICS, read_records
 from bench.sweep.driver import prepare_cells
@@ -174,3 +175,27 @@ def test_two_seeds_of_proxies_on_the_same_comparisons_are_refused(tiny_world, tm
     cells = [tiny_world.cell(tmp_path, changes) for changes in settings]
     with pytest.raises(ConfigError, match=r"proxy.seed=0,2: both .* part 0 .* 2 disjoint parts of proxy.pairs=48"):
         prepare_cells(cells, lambda message: None)
+
+
+def test_a_proxy_is_held_against_gold_and_not_against_labels_that_noise_has_turned(tiny_world, tmp_path):
+    cell = tiny_world.cell(tmp_path, {"watch": ("proxy",), **PROXY, "proxy.held_out": 200, "proxy.flip_rate": 0.4})
+    directory = dict(prepared_for(cell).judges)["proxy"].path
+    (held_out,) = (
+        frame[frame["split"] == "held_out"]
+        for path in (tiny_world.artifacts / "comparisons").glob("*/pairs.parquet")
+        if (frame := pd.read_parquet(path))["flipped"].any() and (frame["split"] == "held_out").sum() > 100
+    )
+    assert 0.2 < held_out["flipped"].mean() < 0.6
+    score = load_judge("proxy", directory).score
+    better, worse = (
+        [
+            row.chosen if (row.gold_chosen > row.gold_rejected) == right else row.rejected
+            for row in held_out.itertuples()
+        ]
+        for right in (True, False)
+    )
+    prompts = held_out["prompt"].tolist()
+    by_hand = (score(prompts, better) > score(prompts, worse)).mean()
+    assert read_facts(directory)["agreement"] == pytest.approx(by_hand)
+    against_labels = score(prompts, held_out["chosen"].tolist()) > score(prompts, held_out["rejected"].tolist())
+    assert abs(against_labels.mean() - by_hand) > 0.02
