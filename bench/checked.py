@@ -7,13 +7,14 @@ import json
 import math
 from collections.abc import Sequence
 from dataclasses import is_dataclass
-from typing import Any, TypeVar, get_type_hints
+from typing import Annotated, Any, TypeVar, get_type_hints
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import BeforeValidator, TypeAdapter, ValidationError
 
 from gold_rm.errors import UserError
 
 T = TypeVar("T")
+LARGEST_COUNT = 10_000_000
 
 
 class ConfigError(UserError):
@@ -34,11 +35,21 @@ def build_checked(kind: type[T], values: Any, where: str = "") -> T:
         return adapter.validate_json(json.dumps(values), strict=True, extra="forbid")
     except ValidationError as error:
         raise ConfigError("; ".join(_explain(kind, where, item) for item in error.errors())) from error
+    except RecursionError as error:
+        raise ConfigError(f"{where or 'configuration'}: nested too deeply") from error
 
 
 @functools.cache
 def _adapter(kind: type) -> TypeAdapter[Any]:
     return TypeAdapter(kind)
+
+
+def _spell_whole_number(value: Any) -> Any:
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+# A name such as 20240101, which a command line takes for a number.
+Name = Annotated[str, BeforeValidator(_spell_whole_number)]
 
 
 def _explain(kind: type, where: str, item: Any) -> str:
@@ -50,7 +61,7 @@ def _explain(kind: type, where: str, item: Any) -> str:
     if item["type"] == "unexpected_keyword_argument":
         known = known_keys(kind, f"{where}." if where else "")
         return f"{key}: no such key" + (f"; did you mean {nearest(key, known)!r}?" if known else "")
-    return f"{key}={item['input']!r}: {item['msg'].lower()}"
+    return f"{key}={item['input']!r:.200}: {item['msg'].lower()}"
 
 
 def nearest(word: str, known: Sequence[str]) -> str:
@@ -88,6 +99,17 @@ def require_positive(key: str, value: float) -> None:
 def require_at_least(key: str, value: float, minimum: float) -> None:
     if not (math.isfinite(value) and value >= minimum):
         raise ConfigError(f"{key}={value}: must be {minimum} or more")
+
+
+def require_count(key: str, value: int, minimum: int = 1) -> None:
+    """A number of things, all of which have to be made: far beyond what can be is a slip of the keyboard."""
+    if not minimum <= value <= LARGEST_COUNT:
+        raise ConfigError(f"{key}={value}: must be {minimum} or more, and at most {LARGEST_COUNT:,}")
+
+
+def require_seed(key: str, value: int) -> None:
+    if not 0 <= value < 2**63:  # what files and generators hold
+        raise ConfigError(f"{key}={value}: must be an integer from 0 to 2**63 - 1")
 
 
 def require_within(key: str, value: float, low: float, high: float) -> None:

@@ -10,11 +10,13 @@ from typing import Any
 
 from bench.checked import (
     ConfigError,
+    Name,
     build_checked,
     fingerprint_of,
-    require_at_least,
+    require_count,
     require_one_of,
     require_positive,
+    require_seed,
 )
 from bench.records import BEST_OF_N, GPO, ONLINE, RLOO
 from bench.sections import (
@@ -36,6 +38,7 @@ SAVE_MODES = ("none", "final", "best", "all")
 # Those of bench.methods and bench.losses, which need torch: seconds that a sweep of these names need not wait for.
 METHOD_NAMES = (GPO, ONLINE, RLOO, BEST_OF_N)
 WITHOUT_LOSS = (RLOO, BEST_OF_N)
+_MOST_THREADS = 1024  # a system refuses more with an error of its own
 BUILT_IN_LOSSES = ("logistic", "squared", "hinge", "exponential", "truncated_quadratic", "savage")
 
 
@@ -43,14 +46,14 @@ BUILT_IN_LOSSES = ("logistic", "squared", "hinge", "exponential", "truncated_qua
 class WorldConfig:
     """A world: `builder` names the module bench.worlds.<builder>, which checks `params` itself."""
 
-    name: str
+    name: Name
     builder: str
     max_new_tokens: int
     params: dict[str, Any] = field(default_factory=dict)
     gold: dict[str, Any] = field(default_factory=dict)  # keywords of gold_rm.train.GoldTrainConfig
 
     def __post_init__(self) -> None:
-        require_at_least("world.max_new_tokens", self.max_new_tokens, 1)
+        require_count("world.max_new_tokens", self.max_new_tokens)
 
 
 @dataclass(frozen=True)
@@ -66,7 +69,7 @@ class ExternalConfig:
 
     policy: str
     fingerprint: str
-    variant: str
+    variant: Name
     strength: float
 
     def __post_init__(self) -> None:
@@ -80,7 +83,7 @@ class CellConfig:
     """Everything one cell depends on; `fingerprint` leaves out what cannot move its results."""
 
     world: WorldConfig
-    sweep: str = "default"
+    sweep: Name = "default"
     method: str = GPO
     loss: str = "logistic"
     beta: float = 0.1
@@ -108,12 +111,15 @@ class CellConfig:
 
     def __post_init__(self) -> None:
         require_positive("beta", self.beta)
-        require_at_least("seed", self.seed, 0)
-        require_at_least("cpu_threads", self.cpu_threads, 1)
+        require_seed("seed", self.seed)
+        if not 1 <= self.cpu_threads <= _MOST_THREADS:
+            raise ConfigError(f"cpu_threads={self.cpu_threads}: must be 1 to {_MOST_THREADS}")
         require_one_of("save", self.save, SAVE_MODES)
+        if len(set(self.watch)) < len(self.watch):
+            raise ConfigError(f"watch={list(self.watch)}: names a reward model twice")
         for key in ("logits_mib", "workers"):
             if (value := getattr(self, key)) is not None:
-                require_at_least(key, value, 1)
+                require_count(key, value)
         if not self.sweep or "/" in self.sweep or self.sweep.startswith("."):
             raise ConfigError(f"sweep={self.sweep!r} must be a plain directory name")
         if (self.method == EXTERNAL) != (self.external is not None):

@@ -25,8 +25,8 @@ from rich.table import Table
 
 from bench.checked import ConfigError, known_keys, nearest
 from bench.config import CellConfig
-from bench.help import asks_for_help
-from bench.messages import run_with_messages
+from bench.help import KEPT, asks_for_help
+from gold_rm.command_line import run_with_messages, terminal
 
 _AGAIN = {"cell": str, "prompts": int, "samples_per_prompt": int, "gold": Path, "device": str}
 _IMPORT = {"policy": Path, "variant": str, "strength": float, "step": int}
@@ -36,13 +36,16 @@ _OF_TRAINING = ("method", "loss", "beta", "optim", "save", "resume", "external")
 
 def main() -> int:
     """Entry point; see the module's docstring."""
-    arguments = sys.argv[1:]
-    if asks_for_help(arguments):
-        print(__doc__)
-        return 0
-    console = Console(width=None if sys.stdout.isatty() else 160)
-    imports = any(word.partition("=")[0] in _IMPORT for word in arguments)
-    return run_with_messages(lambda: (_import if imports else _again)(arguments, console))
+    arguments, console = sys.argv[1:], terminal()
+
+    def action() -> int:
+        if asks_for_help(arguments):
+            print(__doc__)
+            return 0
+        imports = any(word.partition("=")[0] in _IMPORT for word in arguments)
+        return (_import if imports else _again)(arguments, console)
+
+    return run_with_messages(action, if_interrupted=KEPT)
 
 
 def _options(words: Sequence[str], kinds: dict[str, type]) -> tuple[dict[str, Any], list[str]]:

@@ -13,7 +13,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from bench.messages import run_with_messages
+from gold_rm.command_line import run_with_messages
 
 
 def main() -> int:

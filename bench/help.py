@@ -4,6 +4,8 @@ import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+SWEEP_DIR_TO = "--sweep-dir-to="  # bench.train's option: a file that is to hold the sweep's directory
+KEPT = "finished cells are kept; the same command runs what is missing"  # said where a command is interrupted
 CONF = Path(__file__).resolve().parent.parent / "conf"
 
 _COMMANDS = """\

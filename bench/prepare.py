@@ -7,7 +7,7 @@ Everything is built once and found again afterwards; a second call only verifies
 
 import sys
 
-from bench.messages import run_with_messages
+from gold_rm.command_line import run_with_messages
 
 
 def main() -> int:
@@ -32,7 +32,7 @@ def main() -> int:
         print(f"preference data  {built.preferences.path}")
         return 0
 
-    return run_with_messages(action)
+    return run_with_messages(action, if_interrupted="what was built is kept")
 
 
 if __name__ == "__main__":

@@ -2,7 +2,16 @@
 
 from dataclasses import dataclass, field
 
-from bench.checked import ConfigError, require_at_least, require_one_of, require_positive, require_within
+from bench.checked import (
+    ConfigError,
+    Name,
+    require_at_least,
+    require_count,
+    require_one_of,
+    require_positive,
+    require_seed,
+    require_within,
+)
 from gold_rm.proxies import SIZES
 
 GOLD, PROXY = "gold", "proxy"  # labellers
@@ -31,14 +40,14 @@ class OptimConfig:
     def __post_init__(self) -> None:
         require_positive("optim.lr", self.lr)
         require_positive("optim.clip_norm", self.clip_norm)
-        require_at_least("optim.steps", self.steps, 1)
-        require_at_least("optim.batch_pairs", self.batch_pairs, 1)
-        require_at_least("optim.warmup_steps", self.warmup_steps, 0)
+        require_count("optim.steps", self.steps)
+        require_count("optim.batch_pairs", self.batch_pairs)
+        require_count("optim.warmup_steps", self.warmup_steps, 0)
         require_at_least("optim.weight_decay", self.weight_decay, 0)
         require_within("optim.adam_beta1", self.adam_beta1, 0, 1)
         require_within("optim.adam_beta2", self.adam_beta2, 0, 1)
         if self.micro_batch_pairs is not None:
-            require_at_least("optim.micro_batch_pairs", self.micro_batch_pairs, 1)
+            require_count("optim.micro_batch_pairs", self.micro_batch_pairs)
 
 
 @dataclass(frozen=True)
@@ -67,10 +76,10 @@ class PairsConfig:
     seed: int = 2  # draws the pool; the world's, not the cell's
 
     def __post_init__(self) -> None:
-        require_at_least("pairs.pool", self.pool, 1)
-        require_at_least("pairs.held_out", self.held_out, 2)
-        require_at_least("pairs.per_cell", self.per_cell, 1)
-        require_at_least("pairs.seed", self.seed, 0)
+        require_count("pairs.pool", self.pool)
+        require_count("pairs.held_out", self.held_out, 2)
+        require_count("pairs.per_cell", self.per_cell)
+        require_seed("pairs.seed", self.seed)
         if self.per_cell > self.pool:
             raise ConfigError(f"pairs.per_cell={self.per_cell} is more than pairs.pool={self.pool} holds")
 
@@ -92,11 +101,11 @@ class EvaluationConfig:
     reference_samples: int = 256
 
     def __post_init__(self) -> None:
-        require_at_least("evaluation.prompts", self.prompts, 2)
-        require_at_least("evaluation.samples_per_prompt", self.samples_per_prompt, 1)
-        require_at_least("evaluation.checkpoints", self.checkpoints, 1)
-        require_at_least("evaluation.batch_size", self.batch_size, 1)
-        require_at_least("evaluation.reference_samples", self.reference_samples, 1)
+        require_count("evaluation.prompts", self.prompts, 2)
+        require_count("evaluation.samples_per_prompt", self.samples_per_prompt)
+        require_count("evaluation.checkpoints", self.checkpoints)
+        require_count("evaluation.batch_size", self.batch_size)
+        require_count("evaluation.reference_samples", self.reference_samples)
 
 
 @dataclass(frozen=True)
@@ -112,7 +121,7 @@ class ResumeConfig:
 
     def __post_init__(self) -> None:
         if self.every is not None:
-            require_at_least("resume.every", self.every, 0)
+            require_count("resume.every", self.every, 0)
 
 
 @dataclass(frozen=True)
@@ -120,8 +129,8 @@ class WandbConfig:
     """Where the mirror goes; offline needs neither login nor network."""
 
     mode: str = "offline"
-    project: str = "gpo-bench"
-    entity: str | None = None
+    project: Name = "gpo-bench"
+    entity: Name | None = None
 
     def __post_init__(self) -> None:
         require_one_of("tracking.wandb.mode", self.mode, ("offline", "online", "disabled"))
@@ -159,8 +168,9 @@ class ProxyConfig:
     held_out: int = 1024
 
     def __post_init__(self) -> None:
-        for name, least in (("pairs", 1), ("seed", 0), ("steps", 1), ("batch_pairs", 1), ("held_out", 2)):
-            require_at_least(f"proxy.{name}", getattr(self, name), least)
+        for name, least in (("pairs", 1), ("pool", 1), ("steps", 1), ("batch_pairs", 1), ("held_out", 2)):
+            require_count(f"proxy.{name}", getattr(self, name), least)
+        require_seed("proxy.seed", self.seed)
         require_one_of("proxy.size", self.size, tuple(SIZES))
         require_positive("proxy.lr", self.lr)
         require_within("proxy.flip_rate", self.flip_rate, 0, 0.5)
@@ -180,7 +190,7 @@ class OnlineConfig:
 
     def __post_init__(self) -> None:
         if self.every is not None:
-            require_at_least("online.every", self.every, 1)
+            require_count("online.every", self.every)
 
 
 @dataclass(frozen=True)
@@ -190,7 +200,7 @@ class RlooConfig:
     samples: int = 4
 
     def __post_init__(self) -> None:
-        require_at_least("rloo.samples", self.samples, 2)
+        require_count("rloo.samples", self.samples, 2)
 
 
 @dataclass(frozen=True)
@@ -201,5 +211,5 @@ class BestOfNConfig:
     prompts: int = 64
 
     def __post_init__(self) -> None:
-        require_at_least("best_of_n.samples", self.samples, 2)
-        require_at_least("best_of_n.prompts", self.prompts, 2)
+        require_count("best_of_n.samples", self.samples, 2)
+        require_count("best_of_n.prompts", self.prompts, 2)

@@ -7,29 +7,29 @@ import argparse
 import sys
 from pathlib import Path
 
-from rich.console import Console
-
-from bench.records import FAILED, DamagedRecord
+from bench.checked import ConfigError
+from bench.records import FAILED
 from bench.sweep.status import status_table, summary_line, sweep_views
+from gold_rm.command_line import run_with_messages, terminal
 
 
 def main() -> int:
+    """Entry point; exit status 1 where a cell has failed."""
     parser = argparse.ArgumentParser(prog="python -m bench.status", description="Show the state of a sweep.")
     parser.add_argument("sweep_dir", type=Path, metavar="RUNS/SWEEP")
-    sweep_dir: Path = parser.parse_args().sweep_dir
-    try:
-        views = sweep_views(sweep_dir)
-    except DamagedRecord as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    options = parser.parse_args()
+    return run_with_messages(lambda: _show(options.sweep_dir))
+
+
+def _show(sweep_dir: Path) -> int:
+    views = sweep_views(sweep_dir)
     if not views:
         others = sorted(p.parent.name for p in sweep_dir.parent.glob("*/plan.json"))
         there = f"; sweeps there: {', '.join(others)}" if others else ""
-        print(f"error: {sweep_dir}: no sweep (no plan.json){there}", file=sys.stderr)
-        return 2
-    console = Console(width=None if sys.stdout.isatty() else 160)
+        raise ConfigError(f"{sweep_dir}: no sweep (no plan.json){there}")
+    console = terminal()
     console.print(status_table(views))
-    console.print(summary_line(views), highlight=False)
+    console.print(summary_line(views))
     return 1 if any(view.state == FAILED for view in views) else 0
 
 

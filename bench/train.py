@@ -11,21 +11,19 @@ Exit status: 0 all cells done, 1 a cell failed, 2 something in the input has to 
 import sys
 from pathlib import Path
 
-from rich.console import Console
-
-from bench.help import asks_for_help, help_text
-from bench.messages import SWEEP_DIR_TO, run_with_messages
+from bench.help import KEPT, SWEEP_DIR_TO, asks_for_help, help_text
+from gold_rm.command_line import run_with_messages, terminal
 
 
 def main() -> int:
     """Entry point; see the module's docstring."""
     arguments = [word for word in sys.argv[1:] if not word.startswith(SWEEP_DIR_TO)]
-    if asks_for_help(arguments):
-        print(help_text())
-        return 0
-    console = Console(width=None if sys.stdout.isatty() else 160)
+    console = terminal()
 
     def action() -> int:
+        if asks_for_help(arguments):
+            print(help_text())
+            return 0
         # Not before: Hydra takes half a second that --help need not wait for, and torch seconds that a message about
         # a key or a value need not wait for.
         from bench.sweep.compose import asks_for_sweep, compose_one, compose_sweep
@@ -47,7 +45,7 @@ def main() -> int:
 
         return run_single(cell, console)
 
-    return run_with_messages(action)
+    return run_with_messages(action, if_interrupted=KEPT)
 
 
 def _tell(sweep_dir: Path) -> None:

@@ -12,7 +12,8 @@ import argparse
 import sys
 from pathlib import Path
 
-from bench.messages import INTERRUPTED, run_with_messages
+from bench.help import KEPT
+from gold_rm.command_line import INTERRUPTED, run_with_messages
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -46,7 +47,7 @@ def main() -> int:
             return INTERRUPTED
         return 1 if result.failed else 0
 
-    return run_with_messages(action)
+    return run_with_messages(action, if_interrupted=KEPT)
 
 
 if __name__ == "__main__":

@@ -19,8 +19,8 @@ from rich.table import Table
 from scipy import optimize, stats
 from transformers.utils import logging as transformers_logging
 
+from gold_rm.command_line import run_with_messages, terminal
 from gold_rm.comparisons import COLUMNS, HELD_OUT, select_split
-from gold_rm.errors import UserError
 from gold_rm.reward_model import GoldModel, GoldModelError, load_gold_model
 from gold_rm.texts import read_texts
 
@@ -218,18 +218,18 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
     options = parser.parse_args(arguments)
     transformers_logging.set_verbosity_error()  # what is wrong with a model is said once, in the message below
-    try:
+
+    def action() -> int:
         comparisons = read_texts(options.comparisons, COLUMNS)
         texts = None if options.texts is None else read_texts(options.texts, ("prompt", "response"))
         result = evaluate(load_gold_model(options.model), comparisons, options.split, texts)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    if options.json:
-        print(json.dumps(asdict(result), indent=1))
-    else:
-        print_tables(result, Console())
-    return 0
+        if options.json:
+            print(json.dumps(asdict(result), indent=1))
+        else:
+            print_tables(result, terminal())
+        return 0
+
+    return run_with_messages(action)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,6 @@ import argparse
 import contextlib
 import math
 import shutil
-import signal
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
@@ -28,8 +27,8 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
+from gold_rm.command_line import run_with_messages
 from gold_rm.comparisons import COLUMNS, HELD_OUT, TRAIN, select_split
-from gold_rm.errors import UserError
 from gold_rm.reward_model import GoldModelError, encode_texts, load_tokenizer, pad_right, score_tokens
 from gold_rm.texts import read_texts
 from gold_rm.threads import available_cores, torch_threads
@@ -219,18 +218,18 @@ def _parser() -> argparse.ArgumentParser:
 def main(arguments: list[str] | None = None) -> int:
     """Command line; exit code 2 with a one-line message for bad input."""
     options = _parser().parse_args(arguments)
-    try:
+
+    def action() -> int:
         config = GoldTrainConfig(
             **{setting.name: getattr(options, setting.name) for setting in fields(GoldTrainConfig)}
         )
         comparisons = read_texts(options.comparisons, COLUMNS)
         with _new_directory(options.output) as directory:
             train_gold_model(comparisons, options.tokenizer, config, directory, progress=print)
-    except (UserError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    print(f"wrote {options.output}")
-    return 0
+        print(f"wrote {options.output}")
+        return 0
+
+    return run_with_messages(action)
 
 
 @contextlib.contextmanager
@@ -249,5 +248,4 @@ def _new_directory(target: Path) -> Iterator[Path]:
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the temporary directory is removed
     sys.exit(main())

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from omegaconf import OmegaConf
 
 from bench import train, worlds
 from bench.checked import build_checked
@@ -41,7 +42,8 @@ def test_the_root_file_repeats_the_defaults_of_the_code():
     written = yaml.safe_load((CONF / "train.yaml").read_text(encoding="utf-8"))
     defaults = asdict(CellConfig(world=WorldConfig("any", "any", 1)))
     defaults = json.loads(json.dumps(defaults))  # tuples are lists in YAML
-    assert {k: v for k, v in written.items() if k not in ("defaults", "hydra", "also")} == {
+    settings = OmegaConf.create({k: v for k, v in written.items() if k not in ("defaults", "hydra", "also")})
+    assert OmegaConf.to_container(settings, resolve=True) == {
         k: v for k, v in defaults.items() if k not in ("world", "external")
     }
 

@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 
 from analysis.data import settings
 from bench import records
+from gold_rm.errors import UserError
 
 EXTERNAL = "external"  # the method of policies that were trained elsewhere and imported
 STATE_COLUMNS = ("state", "error", "attempts", "steps_done", "steps_total")
@@ -23,7 +24,7 @@ _SHARED_COLUMNS = {"reference": records.REFERENCE_COLUMNS, "labels": ("label_pro
 _OLDER = {"sample_id": 0, "win_share": float("nan")}
 
 
-class RefusedSweep(ValueError):
+class RefusedSweep(UserError):
     """The records cannot be analyzed together: says what is wrong and what to do."""
 
 

@@ -13,11 +13,13 @@ from typing import Any
 import matplotlib as mpl
 from matplotlib.figure import Figure
 
+from gold_rm.errors import UserError
+
 COLUMN_WIDTH = 3.35  # inches, one column of a two-column page
 TEXT_WIDTH = 6.9  # inches, both columns
 
 
-class TooManyVariants(ValueError):
+class TooManyVariants(UserError):
     """More variants than can be told apart in one figure."""
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from analysis import RULES_FILE
 from analysis.report.sources import PAGE, digest_sources, is_current
+from gold_rm.command_line import run_with_messages
 
 NOTEBOOK_CELLS = 2_000
 
@@ -30,6 +31,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--rules", type=Path, default=RULES_FILE, help="of the verdicts (default: conf/claims.yaml)")
     parser.add_argument("--if-changed", action="store_true", help="leave a report alone that is up to date")
     options = parser.parse_args(arguments)
+    return run_with_messages(lambda: _report(options), if_interrupted="the earlier report, if there is one, is kept")
+
+
+def _report(options: argparse.Namespace) -> int:
     output: Path = options.output or options.sweeps[0] / "report"
     sources = digest_sources(options.sweeps, options.rules, (options.seed, options.fit, options.notebooks))
     if options.if_changed and is_current(output, sources):
@@ -43,11 +48,8 @@ def _make(options: argparse.Namespace, output: Path, sources: str) -> int:
     from nbclient.exceptions import CellExecutionError
 
     from analysis.data.load import load_sweep
-    from analysis.data.sweep import RefusedSweep
-    from analysis.figures.style import TooManyVariants
-    from analysis.report.build import RefusedOutput, build_report
+    from analysis.report.build import build_report
     from analysis.statistics.claims import read_rules
-    from bench.records import DamagedRecord
 
     started = time.monotonic()
     try:
@@ -60,9 +62,6 @@ def _make(options: argparse.Namespace, output: Path, sources: str) -> int:
         page = build_report(
             sweeps, output, seed=options.seed, ends_only=ends_only, notebooks=notebooks, sources=sources, rules=rules
         )
-    except (RefusedSweep, DamagedRecord, RefusedOutput, TooManyVariants) as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
     except CellExecutionError as error:
         print(f"error: a notebook failed on {options.sweeps[0]}:\n{error}", file=sys.stderr)
         return 1

@@ -19,9 +19,10 @@ from analysis.report.sources import PAGE, SOURCES_FILE
 from analysis.statistics.analyze import Analysis
 from analysis.statistics.claims import Rules, write_claims
 from analysis.statistics.views import analyze_views
+from gold_rm.errors import UserError
 
 
-class RefusedOutput(ValueError):
+class RefusedOutput(UserError):
     """The output directory holds something that is not a report."""
 
 

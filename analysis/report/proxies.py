@@ -20,7 +20,8 @@ from analysis.figures.style import TEXT_WIDTH, publication
 from analysis.report.html_tables import HtmlTable
 from analysis.report.level_tables import coefficient_table, fit_table
 from analysis.statistics.levels import study_best_of_n
-from bench.records import DamagedRecord, read_plan
+from bench.records import read_plan
+from gold_rm.command_line import run_with_messages, terminal
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -31,12 +32,12 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("sweep", type=Path, help="runs/<sweep> with cells of method best_of_n")
     parser.add_argument("--output", type=Path, help="directory to write to (default: SWEEP/proxies)")
     options = parser.parse_args(arguments)
-    try:
-        write_proxies(options.sweep, options.output or options.sweep / "proxies", Console())
-    except (RefusedSweep, DamagedRecord, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+
+    def action() -> int:
+        write_proxies(options.sweep, options.output or options.sweep / "proxies", terminal())
+        return 0
+
+    return run_with_messages(action)
 
 
 def write_proxies(sweep: Path, output: Path, console: Console) -> None:

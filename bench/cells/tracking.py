@@ -38,9 +38,13 @@ def check_login(config: CellConfig) -> None:
     The server is not asked whether the key is valid: one that is down must cost no cell.
 
     Raises:
-        ConfigError: no API key in the environment, in W&B's settings or in netrc; or settings that W&B refuses.
+        ConfigError: no API key in the environment, in W&B's settings or in netrc; settings that W&B refuses; or
+            WANDB_DISABLED, which says otherwise.
     """
-    if config.tracking.wandb.mode != "online":
+    mode = config.tracking.wandb.mode
+    if mode != "disabled" and os.environ.get("WANDB_DISABLED", "").lower() in ("true", "1", "yes"):
+        raise ConfigError(f"WANDB_DISABLED is set, but tracking.wandb.mode={mode}: unset it, or say disabled")
+    if mode != "online":
         return
     import wandb
 

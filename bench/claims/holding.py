@@ -10,11 +10,12 @@ from typing import Self
 
 from bench.claims.files import claim_path, is_vanished, list_claims, read_claim, read_holder, remove_claim
 from bench.claims.owner import Holder, parse_holder
+from gold_rm.errors import UserError
 
 HEARTBEAT_SECONDS = 20.0
 
 
-class ClaimLost(RuntimeError):
+class ClaimLost(UserError):
     """The claim is not held any more: the process was stopped, or cut off from the file system, for too long."""
 
 

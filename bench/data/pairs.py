@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from bench.checked import ConfigError
 from bench.data.preferences import PAIRS_FILE
 from bench.policies.policy import Policy
 from bench.policies.scoring import batch_logprobs, response_logprobs
@@ -99,11 +100,12 @@ def load_pairs(directory: Path, split: str, *, pad_id: int) -> PreferencePairs:
     """Read one split (``train`` or ``held_out``) of the preference data in `directory`.
 
     Raises:
-        ValueError: the split has no pairs, or a reference log-prob is missing.
+        ConfigError: the split has no pairs.
+        ValueError: a reference log-prob is missing.
     """
     frame = pd.read_parquet(directory / PAIRS_FILE, filters=[("split", "==", split)])
     if frame.empty:
-        raise ValueError(f"{directory / PAIRS_FILE}: no pairs of split {split!r} are left after dropping ties")
+        raise ConfigError(f"{directory / PAIRS_FILE}: no pairs of split {split!r} are left after dropping ties")
     if frame[["ref_chosen_logps", "ref_rejected_logps"]].isna().to_numpy().any():
         raise ValueError(f"{directory / PAIRS_FILE}: reference log-probs are missing")
     prompts, chosen, rejected = (

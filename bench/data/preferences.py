@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from bench.checked import ConfigError
 from bench.config import LabelsConfig, PairsConfig
 from bench.policies.policy import Policy
 from bench.policies.tokens import TokenIds
@@ -96,12 +97,12 @@ def reference_logprobs(
     """log π_ref(response | prompt) in nats.
 
     Raises:
-        ValueError: one of them is not finite.
+        ConfigError: one of them is not finite.
     """
     result = policy.logprobs(prompts, responses)
     if not result.isfinite().all():
         bad = int((~result.isfinite()).nonzero()[0])
-        raise ValueError(f"π_ref gives response {bad} of {len(result)} the log-prob {result[bad].item()}")
+        raise ConfigError(f"π_ref gives response {bad} of {len(result)} the log-prob {result[bad].item()}")
     return result
 
 

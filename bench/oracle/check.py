@@ -23,12 +23,12 @@ from bench.config import CellConfig
 from bench.data.prepared import Prepared
 from bench.data.reference_samples import load_reference, load_standardization
 from bench.losses import resolve_loss
-from bench.messages import run_with_messages
 from bench.oracle.exact import ExactWorld, exact_world, tilted_frontier
 from bench.oracle.population import implicit_reward, pair_probabilities
 from bench.policies.load import load_policy
 from bench.records import CONFIG_FILE, EXACT_COLUMNS, EXACT_FILE, RECORDS_FILE, read_plan, read_records
 from bench.sweep.preparing import prepare
+from gold_rm.command_line import run_with_messages, terminal
 from gold_rm.reward_model import load_gold_model
 
 # λ from a policy that hardly moves to one that puts all its mass on the best response, in SD per nat.
@@ -140,8 +140,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.oracle.check", description="Compare with exact values.")
     parser.add_argument("sweep_dir", type=Path, metavar="RUNS/SWEEP")
     options = parser.parse_args(arguments)
-    console = Console(width=None if sys.stdout.isatty() else 160)
-    return run_with_messages(lambda: check_sweep(options.sweep_dir, console))
+    return run_with_messages(lambda: check_sweep(options.sweep_dir, terminal()))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Causal language models as policies: the one module of bench that loads transformers models."""
 
 import logging
+import re
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +17,8 @@ from bench.policies.architecture import inspect_architecture
 from bench.policies.policy import Policy
 from bench.policies.selfcheck import check_sampler
 from gold_rm.model_directory import refusal_of
+
+_DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")  # others lack float64, or hold nothing
 
 transformers_logging.disable_progress_bar()
 # Packed rows take no mask on purpose (bench.policies.packing), also where one begins or ends with the padding token.
@@ -107,6 +110,8 @@ def resolve_device(device: str) -> str:
     Raises:
         ConfigError: no such device, or none on this machine.
     """
+    if not _DEVICE.fullmatch(device):
+        raise ConfigError(f"device={device!r}: must be auto, cpu, cuda, or cuda:N")
     if device == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     try:

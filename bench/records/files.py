@@ -7,6 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from gold_rm.errors import UserError
+
 PLAN_FILE = "plan.json"
 CONFIG_FILE = "config.yaml"
 RECORDS_FILE = "records.jsonl"
@@ -37,7 +39,7 @@ REFERENCE_COLUMNS = ("prompt_id", "prompt", "sample_id", "response", "gold", "le
 EXACT_COLUMNS = ("kind", "strength", "kl", "gold")
 
 
-class DamagedRecord(ValueError):
+class DamagedRecord(UserError):
     """A file of a sweep that cannot be trusted: says which file and line, and what is wrong there."""
 
 

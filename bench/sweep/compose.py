@@ -21,16 +21,16 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
-from hydra.errors import HydraException
+from hydra.errors import HydraException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from bench.checked import ConfigError, known_keys, nearest
 from bench.config import CellConfig
+from bench.sweep.overrides import NOT_BY_MODE, check_overrides
 
 CONFIG_DIR = Path(__file__).resolve().parents[2] / "conf"
 CONFIG_NAME = "train"
-_NOT_BY_MODE = "hydra.mode=MULTIRUN: a sweep is asked for with -m, python -m bench.train -m KEY=VALUE,VALUE"
 _UNKNOWN_KEY = re.compile(r"Could not override '([^']+)'|Key '([^']+)' is not in struct")
 
 
@@ -81,10 +81,11 @@ def compose_one(arguments: Sequence[str]) -> Job | None:
     def capture(composed: DictConfig) -> None:
         captured.append(Job(_plain(composed), tuple(HydraConfig.get().overrides.task)))
 
+    check_overrides(arguments)
     with _explained(), _arguments(arguments):
         hydra.main(config_path=str(CONFIG_DIR), config_name=CONFIG_NAME, version_base="1.3")(capture)()
     if len(captured) > 1:
-        raise ConfigError(_NOT_BY_MODE)
+        raise ConfigError(NOT_BY_MODE)
     return captured[0] if captured else None
 
 
@@ -97,6 +98,7 @@ def compose_sweep(arguments: Sequence[str]) -> SweepRequest:
         ConfigError: as in `compose_one`; or a list of values for a key that is in no cell's name.
     """
     options, overrides = _parser().parse_known_args(list(arguments))
+    check_overrides(overrides)
     if options.config_dir:
         overrides.append(f"hydra.searchpath=[file://{Path(options.config_dir).resolve()}]")
     with _explained(), hydra.initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
@@ -230,15 +232,20 @@ def _explained() -> Iterator[None]:
     except HydraException as error:
         raise ConfigError(_explain(str(error), error)) from error
     except RuntimeError as error:
+        if isinstance(error, RecursionError):
+            raise ConfigError("a value is nested too deeply") from error
         if "Invalid plugin" not in str(error):
             raise
-        raise ConfigError(_NOT_BY_MODE) from error  # our launcher, asked for by Hydra's own sweeper
+        raise ConfigError(NOT_BY_MODE) from error  # our launcher, asked for by Hydra's own sweeper
     except (OmegaConfBaseException, ValueError, TypeError) as error:  # Hydra checks little of what it is given
         raise error if isinstance(error, ConfigError) else ConfigError(_explain(str(error), error)) from error
 
 
 def _explain(text: str, error: Exception) -> str:
     message = text.split("\nConfig search path")[0].strip()
+    if isinstance(error, OverrideParseException):
+        said = " ".join(message.split("\nSee https")[0].split())
+        return f"{error.override}: not in Hydra's grammar ({said}); a value with other signs is quoted, 'KEY=\"VALUE\"'"
     if unknown := _UNKNOWN_KEY.search(message):
         key = getattr(error, "full_key", None) or unknown.group(1) or unknown.group(2)
         known = ["experiment", *known_keys(CellConfig)]
@@ -251,4 +258,4 @@ def _explain(text: str, error: Exception) -> str:
         return f"{group}={name}: no such file in conf/{group}{hint}"
     if isinstance(error.__cause__, OmegaConfBaseException):
         return f"{message}: {str(error.__cause__).splitlines()[0]}"
-    return message if isinstance(error, HydraException) else message.splitlines()[0]
+    return " ".join(message.split()) if isinstance(error, HydraException) else message.splitlines()[0]

@@ -19,10 +19,12 @@ from bench.checked import ConfigError
 from bench.claims import is_claimed, server_time
 from bench.data.parts import check_disjoint
 from bench.data.prepared import Prepared
-from bench.messages import SWEEP_DIR_TO
+from bench.help import SWEEP_DIR_TO
 from bench.records import (
     BEST_OF_N,
     DONE,
+    GPO,
+    ONLINE,
     POLICY_DIR,
     RECORDS_FILE,
     WORKERS_DIR,
@@ -41,6 +43,7 @@ from gold_rm.threads import available_cores
 
 LOCAL = "local"  # the launcher that is none of Hydra's: processes of this machine
 _STANDS_ON = ("world", "labels", "pairs", "evaluation", "logits_mib", "proxy", "watch", "best_of_n")
+_ON_PAIRS = (GPO, ONLINE)  # methods that train on π_ref's pairs, of which a seed has a part to itself
 _MOST_IDLE_ROUNDS = 3
 _POLL_SECONDS = 1.0
 
@@ -58,6 +61,7 @@ def run_sweep(request: SweepRequest, console: Console, tell: Callable[[Path], No
     """
     started = time.monotonic()
     cells = plan_cells(request.jobs)
+    workers = _workers(request, cells[0])
     check_login(cells[0].config)
     sweep_dir = cells[0].sweep_dir
     tell(sweep_dir)
@@ -73,7 +77,7 @@ def run_sweep(request: SweepRequest, console: Console, tell: Callable[[Path], No
     note_unsaved(cells, console)
     if pending:
         prepared_at = time.monotonic()
-        workers = min(_workers(request, cells[0]), len(pending))
+        workers = min(workers, len(pending))
         names = [cell.name for cell in pending]
         with SweepProgress(sweep_dir, names, total=len(cells), workers=workers, console=console):
             _run(request, sweep_dir, pending, call, workers, console)
@@ -133,9 +137,10 @@ def _check_parts(cells: Sequence[Cell], prepared: Mapping[str, Prepared]) -> Non
     check_parts((cell.config.proxy, dict(prepared[cell.name].judges)[PROXY].path) for cell in with_proxy)
 
     plan = read_plan(cells[0].sweep_dir)
-    planned = {row["cell"]: row["seed"] for row in plan["cells"] if row["cell"] in plan["jobs"]}
+    on_pairs = [row for row in plan["cells"] if row["cell"] in plan["jobs"] and row["method"] in _ON_PAIRS]
+    planned = {row["cell"]: row["seed"] for row in on_pairs}
     for data in {each.preferences for each in prepared.values()}:
-        here = [cell for cell in cells if prepared[cell.name].preferences == data and cell.config.external is None]
+        here = [cell for cell in cells if prepared[cell.name].preferences == data and cell.config.method in _ON_PAIRS]
         earlier = [
             seed
             for name, seed in planned.items()
@@ -212,6 +217,8 @@ def _workers(request: SweepRequest, cell: Cell) -> int:
     if cell.config.workers is not None:
         return cell.config.workers
     n_jobs = request.launcher_settings.get("n_jobs", -1 if request.launcher == LOCAL else 1)
+    if not isinstance(n_jobs, int) or n_jobs == 0:
+        raise ConfigError(f"hydra.launcher.n_jobs={n_jobs}: must be a whole number but 0; -1 is all cores")
     return n_jobs if n_jobs > 0 else max(1, available_cores() + 1 + n_jobs)
 
 

@@ -6,8 +6,8 @@ from pathlib import Path
 from statistics import quantiles
 from typing import Any
 
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from bench.records import DONE, FAILED, INTERRUPTED, MISSING, RUNNING, CellStatus, CellView, cell_view, read_plan
 
@@ -63,7 +63,7 @@ def format_measurement(record: dict[str, Any] | None) -> tuple[str, str]:
 
 
 def status_table(views: Sequence[CellView]) -> Table:
-    """One row per cell."""
+    """One row per cell, for a console without markup."""
     table = Table("cell", "state", "step", "KL (nats)", "gold (SD)", "time", "error or warning", box=None)
     for view in views:
         status = view.status
@@ -71,8 +71,7 @@ def status_table(views: Sequence[CellView]) -> Table:
         steps = f"{status.steps_done}/{status.steps_total}" if status else ""
         took = format_seconds(_duration(status)) if status else ""
         note = view.error or ("; ".join(status.warnings) if status else "")
-        style = _STYLES[view.state]
-        table.add_row(escape(view.name), f"[{style}]{view.state}[/]", steps, kl, gold, took, escape(note))
+        table.add_row(view.name, Text(view.state, style=_STYLES[view.state]), steps, kl, gold, took, note)
     return table
 
 

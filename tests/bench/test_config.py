@@ -64,14 +64,20 @@ def test_an_unknown_key_is_answered_with_the_nearest_known_one(key, nearest):
         ("optim.steps", 10.0, "optim.steps=10.0: input should be a valid integer"),
         ("optim.micro_batch_pairs", "all", "optim.micro_batch_pairs='all': input should be a valid integer"),
         ("length_normalized", "maybe", "length_normalized='maybe': input should be a valid boolean"),
-        ("sweep", 2024, "sweep=2024: input should be a valid string"),
+        ("sweep", 2024.5, "sweep=2024.5: input should be a valid string"),
+        ("sweep", True, "sweep=True: input should be a valid string"),
         ("optim", 3, "optim=3: input should be an object"),
         # Out of range.
         ("beta", 0, "beta=0.0: must be a finite number above 0"),
         ("beta", -0.1, "beta=-0.1: must be a finite number above 0"),
         ("beta", float("nan"), "beta=nan: must be a finite number above 0"),
         ("beta", float("inf"), "beta=inf: must be a finite number above 0"),
-        ("seed", -1, "seed=-1: must be 0 or more"),
+        ("seed", -1, "seed=-1: must be an integer from 0 to 2**63 - 1"),
+        ("pairs.seed", 2**63, "pairs.seed=9223372036854775808: must be an integer from 0 to 2**63 - 1"),
+        ("pairs.pool", 10**12, "pairs.pool=1000000000000: must be 1 or more, and at most 10,000,000"),
+        ("optim.steps", 10**8, "optim.steps=100000000: must be 1 or more, and at most 10,000,000"),
+        ("cpu_threads", 100_000, "cpu_threads=100000: must be 1 to 1024"),
+        ("watch", ["proxy", "proxy"], "watch=['proxy', 'proxy']: names a reward model twice"),
         ("optim.lr", 0, "optim.lr=0.0: must be a finite number above 0"),
         ("optim.lr", float("nan"), "optim.lr=nan: must be a finite number above 0"),
         ("optim.steps", -5, "optim.steps=-5: must be 1 or more"),
@@ -105,6 +111,12 @@ def test_a_bad_value_is_answered_with_key_value_and_what_is_allowed(key, value, 
     with pytest.raises(ConfigError) as caught:
         configured(key, value)
     assert str(caught.value).startswith(message)
+
+
+def test_a_name_that_a_command_line_takes_for_a_number_is_a_name():
+    config = configured("sweep", 20240101)
+    assert config.sweep == "20240101"
+    assert configured("tracking.wandb.project", 7).tracking.wandb.project == "7"
 
 
 def test_a_missing_key_is_named():

@@ -33,7 +33,8 @@ def leaves(tree, prefix=""):
 def test_every_key_has_its_default_and_a_meaning_of_one_line():
     """Against the file as YAML reads it."""
     tree = yaml.safe_load((CONF / "train.yaml").read_text(encoding="utf-8"))
-    settings = dict(leaves({key: value for key, value in tree.items() if key not in ("defaults", "hydra")}))
+    tree = OmegaConf.create({key: value for key, value in tree.items() if key not in ("defaults", "hydra")})
+    settings = dict(leaves(OmegaConf.to_container(tree, resolve=True)))
     shown = {key: (value, meaning) for key, value, meaning in config_keys()}
     assert list(shown) == list(settings)
     assert {key: OmegaConf.create(f"x: {value}").x for key, (value, _) in shown.items()} == settings

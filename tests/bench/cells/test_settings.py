@@ -1,6 +1,7 @@
 """A cell's directory keeps the configuration it was made with."""
 
 import errno
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -91,3 +92,39 @@ def test_which_cells_are_finished(cell, state, diverged, finished):
     assert not made.is_finished
     write_status(made.directory, CellStatus(state, made.name, 1, 0.0, 1.0, 8, 8, "host", 1, diverged=diverged))
     assert made.is_finished == finished
+
+
+def test_code_that_only_a_found_folder_names_is_not_run(cell, tmp_path, monkeypatch):
+    """Of a folder that came from elsewhere, say."""
+    (tmp_path / "trap.py").write_text("raise SystemExit('ran')\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    made = cell()
+    write_cell_config(made)
+    path = made.directory / CONFIG_FILE
+    path.write_text(path.read_text().replace("loss: logistic", "loss: trap:f", 1))
+    with pytest.raises(ConfigError, match="loss: 'trap:f' there, 'logistic' now"):
+        check_cell_config(made)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a: &a [1, 2]\nb: &b [*a, *a]\nc: [*b, *b]\n",  # gigabytes, with some more lines of that kind
+        "[" * 5000 + "]" * 5000,
+        "- 1\n",
+        b"\xff\xfe",
+    ],
+)
+def test_a_file_that_is_no_mapping_of_plain_values_is_refused(cell, text):
+    made = cell()
+    path = made.directory / CONFIG_FILE
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    with pytest.raises(ConfigError, match="not a configuration of this version"):
+        check_cell_config(made)
+
+
+def test_a_pipe_in_the_place_of_the_configuration_is_not_waited_for(cell):
+    made = cell()
+    os.mkfifo(made.directory / CONFIG_FILE)
+    with pytest.raises(ConfigError, match="no regular file"):
+        check_cell_config(made)

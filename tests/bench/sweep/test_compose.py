@@ -93,8 +93,7 @@ def test_a_folder_of_ones_own_adds_to_the_configurations(tmp_path):
         ("beta=glob(*)", "lists no value"),
         ("beta=range(0,0)", "lists no value"),
         ("beta=interval(0,1)", "an interval has no list of values"),
-        ("=1", "must be a string or a list"),
-        ("beta=[1", "no viable alternative"),
+        ("beta=[1", "not in Hydra's grammar"),
     ],
 )
 def test_what_cannot_be_composed_is_one_sentence(override, message):
@@ -115,7 +114,7 @@ def test_which_command_lines_ask_for_a_sweep(arguments, sweep):
 @pytest.mark.parametrize("launcher", ["local", "basic"])
 def test_a_multirun_by_another_name_is_refused(tmp_path, launcher):
     """Otherwise the first of its cells would be trained, and nobody would hear of the others."""
-    with pytest.raises(ConfigError, match=r"hydra\.mode=MULTIRUN: a sweep is asked for with -m"):
+    with pytest.raises(ConfigError, match=r"hydra\.mode: a sweep is asked for with -m"):
         compose_one(["hydra.mode=MULTIRUN", f"hydra/launcher={launcher}", "beta=0.1,1", f"runs_dir={tmp_path}"])
 
 

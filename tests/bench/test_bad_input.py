@@ -1,7 +1,5 @@
 """Bad input on the real command line: one message that says what is wrong and what is allowed, and nothing written."""
 
-import os
-import signal
 import sys
 
 import pytest
@@ -9,9 +7,6 @@ from tiny_models import write_policy
 from tiny_world import POSITIONS, WORDS, write_gold
 
 from bench import train
-from bench.claims import hold
-from bench.messages import run_with_messages
-from bench.sweep.stopping import StopRequest
 
 
 @pytest.fixture
@@ -48,7 +43,21 @@ def run(monkeypatch, capsys, tiny_world, tmp_path):
         (["labels.flip_rate=0.5"], "labels.flip_rate=0.5: must lie in [0, 0.5)"),
         (["labels.rule=coin"], "allowed are deterministic, bradley_terry"),
         (["device=gpu"], "device='gpu'"),
-        (["optim.lr=[1"], "no viable alternative"),
+        (["optim.lr=[1"], "optim.lr=[1: not in Hydra's grammar"),
+        (["sweep=é"], "sweep=é: not in Hydra's grammar"),
+        (["=1"], "=1: no key before the ="),
+        (["device=meta"], "device='meta': must be auto, cpu, cuda, or cuda:N"),
+        (["device=cpu:99"], "device='cpu:99'"),
+        (["seed=9223372036854775808"], "must be an integer from 0 to 2**63 - 1"),
+        (["pairs.held_out=1000000000000"], "at most 10,000,000"),
+        (["beta=" + "[" * 2000 + "]" * 2000], "nested too deeply"),
+        # Hydra would take these, and nothing would come of them.
+        (["-m", "hydra.mode=RUN"], "hydra.mode: a sweep is asked for with -m"),
+        (["-m", "hydra.sweeper.params={}"], "null takes them away"),
+        (["-m", "hydra.sweep.dir=elsewhere"], "hydra.sweep.dir=elsewhere: would change nothing"),
+        (["hydra.run.dir=elsewhere"], "hydra.run.dir=elsewhere: would change nothing"),
+        (["hydra.job.chdir=true"], "hydra.job.chdir=true: would change nothing"),
+        (["-m", "hydra/launcher=joblib", "hydra.launcher.n_jobs=0"], "hydra.launcher.n_jobs=0: must be"),
     ],
 )
 def test_a_bad_setting_ends_at_once_with_what_is_allowed(run, tmp_path, arguments, message):
@@ -56,8 +65,23 @@ def test_a_bad_setting_ends_at_once_with_what_is_allowed(run, tmp_path, argument
     assert status == 2
     assert message in said
     assert "Traceback" not in said
+    assert said.count("\n") == 1
     assert not list((tmp_path / "artifacts").glob("*/*/manifest.json"))
     assert not list((tmp_path / "runs").glob("*/*/status.json"))
+
+
+def test_a_refused_name_makes_no_directory(run, tmp_path):
+    assert run("sweep=../../x")[0] == 2
+    assert sorted(path.name for path in tmp_path.rglob("*")) == []
+    assert not (tmp_path.parent / "x").exists()
+
+
+def test_what_the_environment_says_of_w_and_b_is_heard(run, tmp_path, monkeypatch):
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+    assert run(changes={"tracking.wandb.mode": "${oc.env:WANDB_MODE,offline}"})[0] == 0
+    assert not list((tmp_path / "runs").rglob("*.wandb"))
+    monkeypatch.setenv("WANDB_DISABLED", "true")
+    assert "WANDB_DISABLED is set" in run("tracking.wandb.mode=offline")[1]
 
 
 def test_model_directories_that_cannot_serve(run, tmp_path):
@@ -75,63 +99,6 @@ def test_model_directories_that_cannot_serve(run, tmp_path):
         assert (status, "Traceback" in said) == (2, False), said
         assert message in said
     assert not list((tmp_path / "runs").glob("*/*/status.json"))
-
-
-@pytest.fixture
-def restored():
-    """Signals are listened to, as in a terminal's foreground, and their handlers put back afterwards."""
-    numbers = (signal.SIGINT, signal.SIGHUP, signal.SIGTERM)
-    before = [signal.getsignal(number) for number in numbers]
-    for number in numbers:
-        signal.signal(number, signal.default_int_handler)
-    yield
-    for number, handler in zip(numbers, before, strict=True):
-        signal.signal(number, handler)
-
-
-@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGTERM])
-def test_a_signal_that_is_ignored_stays_so(number, restored):
-    """As by nohup: the terminal is closed, and the sweep goes on."""
-    signal.signal(number, signal.SIG_IGN)
-    stop = StopRequest()
-
-    def action():
-        with stop.listening():
-            os.kill(os.getpid(), number)
-        return 7
-
-    assert run_with_messages(action) == 7
-    assert not stop()
-    assert signal.getsignal(number) is signal.SIG_IGN
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP, signal.SIGTERM])
-def test_what_a_library_makes_of_an_interrupt_is_still_one(capsys, number, restored):
-    def action():
-        try:
-            os.kill(os.getpid(), number)
-        except BaseException as error:
-            raise ModuleNotFoundError("could not import") from error
-        return 0
-
-    assert run_with_messages(action) == 130
-    assert capsys.readouterr().err.startswith("interrupted: ")
-
-
-def test_an_error_of_ours_is_not_hidden(restored):
-    with pytest.raises(ZeroDivisionError):
-        run_with_messages(lambda: 1 // 0)
-
-
-def test_a_lost_claim_is_one_message(capsys, tmp_path):
-    def action():
-        with hold(tmp_path) as claim:
-            next(tmp_path.glob(".claim-*")).unlink()
-            claim.require_held()
-        return 0
-
-    assert run_with_messages(action) == 2
-    assert capsys.readouterr().err == f"error: {tmp_path} is not held any more; now it is free\n"
 
 
 def test_a_directory_of_another_configuration_is_refused_and_kept(run, tmp_path):
