@@ -189,9 +189,18 @@ class CellConfig:
             settings["labels"] = {key: value for key, value in settings["labels"].items() if key != "by"}
         if self.method in WITHOUT_LOSS:
             settings["loss"] = None
+        elif self.external is None and self.loss not in BUILT_IN_LOSSES:
+            settings["loss"] = [self.loss, values_of(self.loss)]  # its name does not say what it is
         return fingerprint_of(
             {k: v for k, v in settings.items() if used.get(k, True) and (k not in unset or v != unset[k])}
         )
+
+
+def values_of(loss: str) -> str:
+    """Digest of the values of a user's own loss; see `bench.losses.loss_values`."""
+    from bench.losses import loss_values
+
+    return loss_values(loss)
 
 
 def _check_loss(key: str, loss: str) -> None:

@@ -70,7 +70,7 @@ def run_cell(
         except (Stopped, ClaimLost, DamagedArtifact):
             raise
         # Whatever a cell dies of, the sweep goes on; the error is kept with the cell and shown by bench.status.
-        except Exception as error:
+        except (Exception, SystemExit) as error:  # a user's loss may call sys.exit()
             if not folder.has_begun:
                 raise
             folder.fail(error, diverged=isinstance(error, NonFiniteLoss))

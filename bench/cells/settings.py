@@ -11,7 +11,7 @@ import yaml
 from bench.cells.cell import Cell
 from bench.checked import ConfigError, build_checked
 from bench.config import BUILT_IN_LOSSES, CellConfig
-from bench.records import CONFIG_FILE, write_text
+from bench.records import CONFIG_FILE, RECORDS_FILE, read_records, write_text
 
 _NAME_CODE = ("loss", "proxy.loss")
 # libyaml's where PyYAML has it: a tenth of the time, which counts where hundreds of cells are compared.
@@ -70,7 +70,7 @@ def check_cell_config(cell: Cell) -> None:
     """Refuse a cell's directory that was made with another configuration.
 
     Raises:
-        ConfigError: naming the keys that differ; nothing in the directory is touched.
+        ConfigError: naming the keys that differ, or a user's loss that was edited; nothing there is touched.
     """
     if not (cell.directory / CONFIG_FILE).exists():
         return
@@ -79,6 +79,7 @@ def check_cell_config(cell: Cell) -> None:
     if all(found.get(key) in (None, now[key], *BUILT_IN_LOSSES) for key in _NAME_CODE):
         earlier = read_cell_config(cell.directory)
         if earlier.fingerprint == cell.config.fingerprint:
+            _check_own_loss(cell)
             return
         found = flat(asdict(earlier))
     changed = [
@@ -88,6 +89,19 @@ def check_cell_config(cell: Cell) -> None:
         f"{cell.directory} was made with another configuration ({'; '.join(changed)}). "
         "It is not overwritten: use another sweep=NAME, or move it away"
     )
+
+
+def _check_own_loss(cell: Cell) -> None:
+    """A loss of the user's own is edited in its place: records say which one it was."""
+    config, path = cell.config, cell.directory / RECORDS_FILE
+    if config.has_loss and config.loss not in BUILT_IN_LOSSES and path.exists():
+        rows = read_records(path, allow_partial=True)
+        if rows and rows[0]["config"] != config.fingerprint:
+            raise ConfigError(
+                f"{cell.directory}: loss {config.loss!r} was another function when it was trained (values or slopes on "
+                "[−10, 10] differ). Records of two functions are not mixed: give the new one a name of its own, or "
+                "use another sweep=NAME"
+            )
 
 
 def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

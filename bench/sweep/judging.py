@@ -6,7 +6,7 @@ from pathlib import Path
 
 from bench import worlds
 from bench.checked import ConfigError
-from bench.config import CellConfig
+from bench.config import BUILT_IN_LOSSES, CellConfig, values_of
 from bench.data.artifacts import Artifact
 from bench.data.judges import UTILITY, load_judge, write_scale, write_watched
 from bench.data.preferences import write_preferences
@@ -81,8 +81,9 @@ def _build_proxy(
         lambda directory: write_preferences(pool.path, labels, config.pairs.seed, directory),
     )
     longest = sampling.longest_text
-    # A loss of the user's own is known by its name alone, here as in a cell.
     settings = {key: value for key, value in asdict(proxy).items() if key not in ("pool", "held_out", "flip_rate")}
+    if proxy.loss not in BUILT_IN_LOSSES:
+        settings["loss"] = [proxy.loss, values_of(proxy.loss)]
     return building.build(
         PROXY,
         {

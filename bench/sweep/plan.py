@@ -11,7 +11,7 @@ from bench.cells.cell import NOT_IN_NAMES, Cell
 from bench.cells.settings import check_cell_config, flat
 from bench.checked import ConfigError, fingerprint_of
 from bench.claims import hold
-from bench.config import CellConfig, cell_config
+from bench.config import BUILT_IN_LOSSES, CellConfig, cell_config
 from bench.data.prepared import Prepared
 from bench.records import PLAN_FILE, DamagedRecord, read_plan, read_status, remove_temporaries, write_json
 
@@ -105,18 +105,25 @@ def read_jobs(sweep_dir: Path, call: str | None = None) -> tuple[list[tuple[Cell
         call: only the cells that this call has asked for, or a later one, which the two then share.
     Raises:
         DamagedRecord: there is no plan, or it lacks what workers need.
+        ConfigError: a user's loss is not the function that was planned.
     """
     plan = read_plan(sweep_dir)
     if not plan["jobs"]:
         why = "was planned by an older version" if plan["cells"] else f"has no {PLAN_FILE}"
         raise DamagedRecord(f"{sweep_dir}: {why}; plan it with python -m bench.train -m sweep={sweep_dir.name} …")
     try:
+        planned = {row["cell"]: row["config"] for row in plan["cells"]}
         prepared = {name: Prepared.from_plan(parts, sweep_dir) for name, parts in plan["prepared"].items()}
         jobs = []
         for name, job in plan["jobs"].items():
             if call is not None and plan["called"].get(name, plan["call"]) < call:
                 continue
             config = cell_config(_changed(plan["settings"][job["settings"]], job["changes"]))
+            if config.has_loss and config.loss not in BUILT_IN_LOSSES and config.fingerprint != planned[name]:
+                raise ConfigError(
+                    f"loss {config.loss!r} is another function here than the one that the sweep was planned with; plan "
+                    "it again where they are the same"
+                )
             jobs.append((Cell(name, config, (), sweep_dir), prepared[job["prepared"]]))
         return jobs, str(plan["call"])
     except (KeyError, TypeError, AttributeError) as error:

@@ -1,7 +1,10 @@
 """Every loss against formulas in 60-digit arithmetic, numerical derivatives, and an independent minimizer."""
 
+import importlib
 import math
 import re
+import shutil
+import sys
 from collections.abc import Callable
 from decimal import Decimal, localcontext
 
@@ -13,7 +16,7 @@ import torch
 from hypothesis import given
 from torch import Tensor
 
-from bench.losses import EXPONENTIAL_SATURATION, LOSSES, resolve_loss
+from bench.losses import EXPONENTIAL_SATURATION, LOSSES, loss_values, resolve_loss
 
 NAMES = ("logistic", "hinge", "squared", "exponential", "truncated_quadratic", "savage")
 ONE = Decimal(1)
@@ -231,6 +234,30 @@ softmax = lambda z: -torch.log_softmax(z, 0)
 ordered = lambda z: (-z).sort().values
 raises = lambda z: z.no_such_method()
 constant = 3
+
+calls = []
+by_maximum = lambda z: -z / z.abs().max().detach()
+by_minimum = lambda z: -(z - z.min().detach())
+by_number = lambda z: -z if len(z) > 8 else -z - z**2
+one_axis = lambda z: -z - z.sum(-1, keepdim=True).detach() * (z.dim() > 1)
+noisy = lambda z: -z + 1e-9 * torch.randn_like(z)
+moves_generator = lambda z: -z + 0 * torch.randn_like(z)
+far_nan = lambda z: torch.where(z.abs() > 10.2, torch.nan, -z)
+naive_logistic = lambda z: torch.log(1 + torch.exp(-z))
+imaginary = lambda z: torch.complex(-z, z)
+doubled = lambda z: -z.double()
+leaves = lambda z: __import__("sys").exit(0)
+
+
+def remembers(z):
+    calls.append(z.detach().mean())
+    return -z + sum(calls) / len(calls) + len(calls)
+
+
+def only_float64(z):
+    if z.dtype != torch.float64:
+        raise TypeError("float64 only")
+    return -z
 """
 
 
@@ -282,6 +309,19 @@ def test_a_built_in_loss_passes_the_check_for_users_losses_with_its_declared_fac
         ("softmax", "not elementwise"),
         ("ordered", "not elementwise"),
         ("raises", "no_such_method"),
+        ("by_maximum", "not elementwise"),
+        ("by_minimum", "not elementwise"),
+        ("by_number", "not elementwise"),
+        ("one_axis", "a table of z gives other values than a row"),
+        ("noisy", "gives another value when it is called again"),
+        ("moves_generator", "draws from a global random generator"),
+        ("remembers", "gives another value when it is called again"),
+        ("far_nan", "NaN in float32 at z = 10.5"),
+        ("naive_logistic", "NaN in float32 at z = -100; use the functions of torch that stay finite"),
+        ("imaginary", "got torch.complex128"),
+        ("doubled", "must map torch.float32 to torch.float32; got torch.float64"),
+        ("only_float64", "fails on torch.float32 values"),
+        ("leaves", "fails on torch.float64 values of shape (2001,): SystemExit(0)"),
         ("constant", "is a int, not a function f(z)"),
         ("missing", "cannot be imported as package.module:function"),
         ("", "cannot be imported as package.module:function"),
@@ -293,7 +333,34 @@ def test_an_unusable_users_loss_is_refused_with_the_reason(function, complaint):
     assert f"loss 'my_losses:{function}'" in str(caught.value)
 
 
-@pytest.mark.parametrize("spec", ["no_such_package.losses:f", ":f", "bench.losses.logistic:"])
+@pytest.mark.parametrize("spec", ["no_such_package.losses:f", ":f", ".x:y", "bench.losses.logistic:"])
 def test_a_loss_that_cannot_be_imported_is_refused(spec):
     with pytest.raises(ValueError, match=re.escape(f"loss {spec!r} cannot be imported as package.module:function")):
         resolve_loss(spec)
+
+
+@pytest.mark.parametrize("statement", ["raise RuntimeError('no')", "import sys; sys.exit(0)", "def f(", "1 / 0"])
+def test_a_module_that_fails_at_import_is_refused(tmp_path, monkeypatch, statement):
+    (tmp_path / "broken_losses.py").write_text(statement)
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ValueError, match="loss 'broken_losses:f' cannot be imported"):
+        resolve_loss("broken_losses:f")
+
+
+def test_the_values_of_a_loss_say_what_it_is():
+    """Its own, whatever its name; in pieces of a thousandth, and no processor's last digits."""
+    assert loss_values("bench.losses:hinge") == loss_values("hinge")
+    assert len({loss_values(name) for name in NAMES}) == len(NAMES)
+
+
+@pytest.mark.parametrize(("change", "other"), [("1.001 * (1 - z) ** 2", True), ("(1 - z) ** 2 * (1 + 1e-13)", False)])
+def test_an_edited_loss_is_another(tmp_path, monkeypatch, change, other):
+    monkeypatch.syspath_prepend(tmp_path)
+    values = []
+    for text in ("(1 - z) ** 2", change):
+        (tmp_path / "edited.py").write_text(f"f = lambda z: {text}\n")
+        importlib.invalidate_caches()
+        sys.modules.pop("edited", None)
+        shutil.rmtree(tmp_path / "__pycache__", ignore_errors=True)
+        values.append(loss_values("edited:f"))
+    assert (values[0] != values[1]) == other

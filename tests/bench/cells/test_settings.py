@@ -2,15 +2,20 @@
 
 import errno
 import os
+import sys
+import types
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import yaml
+from running import CACHE, prepared_for, run
 
+from bench.cells.run import run_cell
 from bench.cells.settings import check_cell_config, write_cell_config
 from bench.checked import ConfigError
-from bench.records import CONFIG_FILE, CellStatus, write_status
+from bench.records import CONFIG_FILE, DONE, FAILED, CellStatus, write_status
+from bench.sweep.plan import read_jobs, write_plan
 
 
 @pytest.fixture
@@ -128,3 +133,40 @@ def test_a_pipe_in_the_place_of_the_configuration_is_not_waited_for(cell):
     os.mkfifo(made.directory / CONFIG_FILE)
     with pytest.raises(ConfigError, match="no regular file"):
         check_cell_config(made)
+
+
+def test_a_loss_that_was_edited_since_is_refused(tiny_world, tmp_path, monkeypatch):
+    """Its name is the same; records of two functions would be one curve."""
+    monkeypatch.syspath_prepend(tmp_path)
+    module = types.ModuleType("edited_since")
+    module.f = lambda z: (1 - z) ** 2
+    monkeypatch.setitem(sys.modules, "edited_since", module)
+    made = tiny_world.cell(tmp_path, {"loss": "edited_since:f", "optim.steps": 1})
+    assert run(made).state == DONE
+    write_plan(made.sweep_dir, [made], {made.name: prepared_for(made)}, [], "0")
+    check_cell_config(made)
+    read_jobs(made.sweep_dir)
+    module.f = lambda z: (2 - z) ** 2
+    with pytest.raises(ConfigError, match="loss 'edited_since:f' was another function when it was trained"):
+        check_cell_config(made)
+    with pytest.raises(ConfigError, match="is another function here than the one that the sweep was planned with"):
+        read_jobs(made.sweep_dir)
+
+
+def test_a_loss_that_leaves_costs_its_cell_and_not_the_sweep(tiny_world, tmp_path, monkeypatch):
+    module = types.ModuleType("leaving")
+    module.is_training = False
+
+    def f(z):
+        if module.is_training:
+            sys.exit(0)
+        return (1 - z) ** 2
+
+    module.f = f
+    monkeypatch.setitem(sys.modules, "leaving", module)
+    made = tiny_world.cell(tmp_path, {"loss": "leaving:f", "optim.steps": 1})
+    prepared = prepared_for(made)
+    assert made.config.fingerprint, "measured when it was planned"
+    module.is_training = True
+    status = run_cell(made, prepared, CACHE)
+    assert (status.state, status.error) == (FAILED, "SystemExit: 0")

@@ -1,5 +1,6 @@
 """Proxies and other judges: what they are fitted to, what they order, and their scale."""
 
+import json
 from types import SimpleNamespace
 
 import numpy as np
@@ -87,9 +88,10 @@ def test_a_proxy_orders_the_pairs_and_gold_stays_beside_it(by_proxy, tiny_world,
 def test_a_proxy_is_fitted_to_other_pairs_than_it_labels(by_proxy, tiny_world):
     _, prepared = by_proxy
     labelled = pd.read_parquet(prepared.preferences.path / "pairs.parquet")
-    fitted = [pd.read_parquet(path) for path in (tiny_world.artifacts / "comparisons").glob("*/pairs.parquet")]
-    for frame in fitted:
-        assert (frame["gold_chosen"] > frame["gold_rejected"]).all()
+    for path in (tiny_world.artifacts / "comparisons").glob("*/pairs.parquet"):
+        frame = pd.read_parquet(path)
+        labels = json.loads((path.parent / "manifest.json").read_text())["inputs"]["labels"]
+        assert (frame["gold_chosen"] > frame["gold_rejected"]).all() == (labels["flip_rate"] == 0)
         ours = set(zip(labelled["prompt"], labelled["chosen"], labelled["rejected"], strict=True))
         shared = ours & set(zip(frame["prompt"], frame["chosen"], frame["rejected"], strict=True))
         assert len(shared) < len(ours) / 4

@@ -94,7 +94,7 @@ def test_errors_with_brackets_are_shown_as_they_are(sweep_dir):
     views = sweep_views(sweep_dir)
     error = "ConfigError: must lie in [pairs] or [/tmp] [red]"
     odd = CellView("loss=f,x=[a;b]", "failed", a_status("failed", error=error), None)
-    console = Console(width=300)
+    console = Console(width=300, markup=False)
     with console.capture() as captured:
         console.print(status.status_table([*views, odd]))
     assert error in captured.get()

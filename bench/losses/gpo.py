@@ -8,8 +8,6 @@ Every loss is a pure function from a tensor of any shape to an unreduced tensor 
 harness may assume of a loss is declared beside it in ``LOSSES`` and verified by ``tests/bench/test_losses.py``.
 """
 
-import difflib
-import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -131,80 +129,3 @@ LOSSES: dict[str, Loss] = {
         Loss("savage", savage, 1 / 4, -1 / 4, 1 / 8, False, "GPO", "arXiv 2402.05749"),
     )
 }
-
-
-def resolve_loss(spec: str) -> Loss:
-    """Look up a built-in loss by name, or import and check a user's own ``package.module:function``.
-
-    Args:
-        spec: a key of ``LOSSES``, or ``package.module:function`` naming an elementwise f(z).
-    Raises:
-        ValueError: unknown name (the nearest valid one is named), import failure, or a function that is not
-            a usable loss (fails, wrong shape, not elementwise, not finite on [−10, 10], not differentiable,
-            no f''(0), or f'(0) ≥ 0).
-    """
-    if spec in LOSSES:
-        return LOSSES[spec]
-    if ":" in spec:
-        return _load_user_loss(spec)
-    # DPO, IPO and SLiC are what many will type first, and no spelling of the names used here.
-    by_algorithm = {loss.algorithm.lower(): name for name, loss in LOSSES.items() if loss.algorithm != "GPO"}
-    nearest = by_algorithm.get(spec.lower()) or difflib.get_close_matches(spec, LOSSES, n=1, cutoff=0.0)[0]
-    raise ValueError(
-        f"unknown loss {spec!r}; did you mean {nearest!r}? "
-        f"Allowed: {', '.join(LOSSES)}, or package.module:function for your own f(z)"
-    )
-
-
-def _load_user_loss(spec: str) -> Loss:
-    module_name, _, function_name = spec.partition(":")
-    try:
-        fn = getattr(importlib.import_module(module_name), function_name)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise ValueError(f"loss {spec!r} cannot be imported as package.module:function: {error}") from error
-    if not callable(fn):
-        raise ValueError(f"loss {spec!r} is a {type(fn).__name__}, not a function f(z)")
-    return _check_user_loss(spec, fn)
-
-
-def _check_user_loss(spec: str, fn: Callable[[Tensor], Tensor]) -> Loss:
-    """Check f on a grid over [−10, 10] and at 0; measure the facts that a built-in loss declares."""
-    # Double precision, and a grid that holds 0 exactly (linspace misses it), so that the facts are exact.
-    z = (torch.arange(-1000, 1001, dtype=torch.float64) / 100).requires_grad_()
-    zero = len(z) // 2
-    value = _call_user_loss(spec, fn, z)
-    # A mean, softmax or sort over the pairs shows when half of them come alone and in reverse.
-    if not torch.allclose(_call_user_loss(spec, fn, z[:zero].flip(0)).flip(0), value[:zero], equal_nan=True):
-        raise ValueError(f"loss {spec!r} is not elementwise: its value at one z depends on the other entries")
-    slope = _elementwise_grad(value, z)
-    curvature = _elementwise_grad(slope, z) if slope.requires_grad else torch.zeros_like(z)
-    if not (value.isfinite().all() and slope.isfinite().all() and curvature[zero].isfinite()):
-        raise ValueError(f"loss {spec!r} has a non-finite value or gradient on [−10, 10], or no curvature at 0")
-    slope_at_zero = slope[zero].item()
-    if slope_at_zero >= 0:
-        raise ValueError(
-            f"loss {spec!r} has f'(0) = {slope_at_zero:g}; a preference loss needs f'(0) < 0 "
-            "so that a step from the reference raises the chosen response"
-        )
-    second_differences = value.detach().diff().diff()
-    rounding = 1e-12 * value.detach().abs().max()
-    is_convex = bool((second_differences >= -rounding).all())
-    return Loss(spec, fn, value[zero].item(), slope_at_zero, curvature[zero].item(), is_convex, "user", "user-defined")
-
-
-def _call_user_loss(spec: str, fn: Callable[[Tensor], Tensor], z: Tensor) -> Tensor:
-    try:
-        value = fn(z)
-    except Exception as error:  # whatever a user's code may raise; the cause stays attached
-        raise ValueError(f"loss {spec!r} fails on a tensor of {len(z)} values: {error!r}") from error
-    if not isinstance(value, Tensor) or value.shape != z.shape:
-        got = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
-        raise ValueError(f"loss {spec!r} must map a tensor to an unreduced tensor of its shape; got {got}")
-    if not value.requires_grad:
-        raise ValueError(f"loss {spec!r} is not differentiable: its output has no gradient")
-    return value
-
-
-def _elementwise_grad(value: Tensor, z: Tensor) -> Tensor:
-    (gradient,) = torch.autograd.grad(value.sum(), z, create_graph=True, materialize_grads=True)
-    return gradient
