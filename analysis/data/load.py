@@ -1,9 +1,11 @@
 """Run directories to tidy frames: one row per planned cell, one row per checkpoint of a finished cell."""
 
+import contextlib
 import difflib
 import itertools
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,7 @@ SHARED_KEYS = ("world", "gold_model", "reference", "preferences")
 _OF_THE_CELL = [key for key, metric in records.METRICS.items() if metric.group == "identity" and key != "step"]
 # Per-position KLs in float32, summed: a policy that has hardly moved may measure so many nats below 0.
 KL_ROUNDING = 1e-3
+_READERS = 4
 
 
 def load_sweep(path: Path | str, only: Mapping[str, Any] | None = None) -> Sweep:
@@ -54,6 +57,7 @@ def load_sweep(path: Path | str, only: Mapping[str, Any] | None = None) -> Sweep
         raise RefusedSweep(
             f"{path}: no finished cell to analyze; the {len(cells)} planned cells are {counts or 'none'}"
         )
+    _check_files(path, done["cell"], plan)
     checkpoints = _read_checkpoints(path, done, plan)
     for key in SHARED_KEYS:
         _require_one_value(path, checkpoints, key)
@@ -86,17 +90,28 @@ def _read_cells(path: Path, plan: Mapping[str, Any]) -> pd.DataFrame:
 
 
 def _state(path: Path, cell: str) -> tuple[str, records.CellStatus | None]:
-    """A cell's state and status.
+    """A cell's state and status; one whose status cannot be trusted has failed, with that as its error.
 
-    Raises:
-        bench.records.DamagedRecord: the status cannot be trusted. A finished cell's records are read, and trusted or
-            not, where they are needed.
+    A finished cell's records are read, and trusted or not, where they are needed.
     """
-    status = records.read_status(path / cell)
-    if status is not None and status.state == records.DONE:
-        return status.state, status
+    with contextlib.suppress(records.DamagedRecord):
+        status = records.read_status(path / cell)
+        if status is not None and status.state == records.DONE:
+            return status.state, status
     view = records.cell_view(path, cell)
     return view.state, view.status
+
+
+def _check_files(path: Path, done: Iterable[str], plan: Mapping[str, Any]) -> None:
+    """Refuse files that are not what they were when their cell was finished, where that is known."""
+
+    def check(cell: str) -> None:
+        status = records.read_status(path / cell)
+        records.check_files(path / cell, (status and status.files) or {})
+
+    with ThreadPoolExecutor(_READERS) as pool:
+        list(pool.map(check, done))
+    records.check_files(path, plan["published"], records.COPY_AGAIN)
 
 
 def _comparable(value: Any) -> Any:

@@ -16,8 +16,8 @@ from bench.cells.evaluation import distinct_n, judged, win_shares
 from bench.cells.folder import CellFolder, Stopped
 from bench.cells.inputs import InputCache, SharedInputs
 from bench.cells.measure import Checkpoint, Measurement
+from bench.data.artifacts import SAMPLES_FILE
 from bench.data.prepared import Prepared
-from bench.data.reference_samples import SAMPLES_FILE
 from bench.records import (
     HELD_OUT_COLUMNS,
     SAMPLE_COLUMNS,

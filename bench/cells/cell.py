@@ -8,7 +8,7 @@ from typing import Any
 
 from bench.checked import fingerprint_of
 from bench.config import CellConfig, WorldConfig
-from bench.records import BEST_OF_N, ONLINE, RLOO, read_status
+from bench.records import BEST_OF_N, ONLINE, RLOO, DamagedRecord, read_status
 
 # Settings that say where a cell runs or is filed, not what it is; `world` alone is named by its group.
 NOT_IN_NAMES = (
@@ -54,8 +54,14 @@ class Cell:
 
     @property
     def is_finished(self) -> bool:
-        """Whether the cell's status says that another attempt is not needed or not useful."""
-        status = read_status(self.directory)
+        """Whether the cell's status says that another attempt is not needed or not useful.
+
+        One that cannot be read is for its user to look at; it stops no other cell.
+        """
+        try:
+            status = read_status(self.directory)
+        except DamagedRecord:
+            return False
         return status is not None and status.is_final
 
     def summary(self) -> dict[str, Any]:

@@ -40,6 +40,7 @@ from bench.records import (
     StepMetrics,
     append_record,
     append_steps,
+    cell_checksums,
     read_status,
     remove_temporaries,
     write_atomically,
@@ -217,7 +218,7 @@ class CellFolder:
         """Mark the cell as done; it needs no resume point any more."""
         self._claim.require_held()
         self._write_steps()
-        self._update(state=DONE)
+        self._update(state=DONE, files=cell_checksums(self.path))
         shutil.rmtree(self.path / RESUME_DIR, ignore_errors=True)
 
     def fail(self, error: BaseException | str, *, diverged: bool = False) -> None:

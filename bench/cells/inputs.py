@@ -11,10 +11,11 @@ from torch import Tensor
 
 from bench.cells.evaluation import EvaluationSet, SampleEvaluation, evaluate_held_out, evaluate_samples
 from bench.config import CellConfig
+from bench.data.artifacts import PAIRS_FILE
 from bench.data.judges import UTILITY, Judge, load_judge
 from bench.data.pairs import PairLogProbs, PreferencePairs, load_pairs
 from bench.data.parts import rows_of
-from bench.data.preferences import HELD_OUT, PAIRS_FILE, TRAIN
+from bench.data.preferences import HELD_OUT, TRAIN
 from bench.data.prepared import Prepared
 from bench.data.proxies import read_facts
 from bench.data.reference_samples import load_reference, load_standardization

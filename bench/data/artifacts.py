@@ -25,6 +25,8 @@ from bench.claims import Claim, read_holder, try_claim
 from gold_rm.errors import UserError
 
 MANIFEST_FILE = "manifest.json"
+PAIRS_FILE = "pairs.parquet"  # of a pool, of preference data
+SAMPLES_FILE = "samples.parquet"  # of π_ref
 POLL_SECONDS = 0.1
 REPORT_WAIT_SECONDS = 5.0  # a shorter wait for another process is not worth a message
 

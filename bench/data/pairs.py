@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from bench.checked import ConfigError
-from bench.data.preferences import PAIRS_FILE
+from bench.data.artifacts import PAIRS_FILE
 from bench.policies.policy import Policy
 from bench.policies.scoring import batch_logprobs, response_logprobs
 from bench.policies.tokens import SequenceBatch, collate

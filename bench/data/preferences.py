@@ -17,6 +17,7 @@ from torch import Tensor
 
 from bench.checked import ConfigError
 from bench.config import LabelsConfig, PairsConfig
+from bench.data.artifacts import PAIRS_FILE
 from bench.policies.policy import Policy
 from bench.policies.tokens import TokenIds
 from bench.sections import GOLD, PROXY
@@ -24,7 +25,6 @@ from bench.seeding import generator_for, uniforms_for
 from gold_rm.labeling import label_pairs
 from gold_rm.reward_model import GoldModel, Standardization
 
-PAIRS_FILE = "pairs.parquet"
 FACTS_FILE = "facts.json"
 TRAIN, HELD_OUT = "train", "held_out"
 PREFERENCE_COLUMNS = (

@@ -8,9 +8,10 @@ import numpy as np
 import pandas as pd
 
 from bench.checked import ConfigError
+from bench.data.artifacts import PAIRS_FILE
 from bench.data.judges import MODEL_DIR, raw_scorer, write_scale
 from bench.data.parts import part_of, rows_of
-from bench.data.preferences import HELD_OUT, PAIRS_FILE, TRAIN
+from bench.data.preferences import HELD_OUT, TRAIN
 from bench.losses import resolve_loss
 from bench.sections import ProxyConfig
 from gold_rm.evaluate import calibration, fit_temperature, wilson

@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from bench.data.artifacts import SAMPLES_FILE
 from bench.policies.policy import Policy
 from bench.records import REFERENCE_COLUMNS
 from bench.seeding import uniforms_for
 from gold_rm.reward_model import GoldModel, Standardization
 
-SAMPLES_FILE = "samples.parquet"
 STANDARDIZATION_FILE = "standardisation.json"  # spelt as in artifacts that exist already
 
 

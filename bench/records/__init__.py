@@ -17,8 +17,10 @@ runs/<sweep>/<cell>/policy/              saved policies, with save=
 """
 
 from bench.records.best_of_n import best_of_n_kl, best_of_n_sizes, best_of_n_weights
+from bench.records.checksums import cell_checksums, check_files, checksum, damages
 from bench.records.files import (
     CONFIG_FILE,
+    COPY_AGAIN,
     DEATHS_FILE,
     ERROR_FILE,
     EVALUATIONS_FILE,
@@ -75,6 +77,7 @@ from bench.records.training import StepMetrics, append_steps, read_training
 __all__ = [
     "BEST_OF_N",
     "CONFIG_FILE",
+    "COPY_AGAIN",
     "DEATHS_FILE",
     "DONE",
     "ERROR_FILE",
@@ -114,7 +117,11 @@ __all__ = [
     "best_of_n_kl",
     "best_of_n_sizes",
     "best_of_n_weights",
+    "cell_checksums",
     "cell_view",
+    "check_files",
+    "checksum",
+    "damages",
     "empty_plan",
     "is_worked_on",
     "read_json",

@@ -44,6 +44,7 @@ class DamagedRecord(UserError):
 
 
 LARGEST_INT = 2**63  # integers in files stay below it, as tables hold 64 bits with a sign
+COPY_AGAIN = "delete it, and the next call of the sweep copies it again"
 RUN_AGAIN = "move the cell's directory away, and the next call runs the cell again"
 
 
@@ -53,8 +54,8 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write text under a temporary name and rename, so that a reader never sees half a file."""
-    write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+    """Write text under a temporary name, force it to disk and rename: nobody ever sees half a file, or an empty one."""
+    write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"), to_disk=True)
 
 
 def write_atomically(path: Path, write: Callable[[Path], object], *, to_disk: bool = False) -> None:

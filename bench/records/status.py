@@ -28,6 +28,7 @@ class CellStatus:
         resumed_from: step at which this attempt went on; 0 from the beginning.
         deaths: workers that died while they held the cell: host, pid, call, and the step they had begun from.
         call: of the driver under which this attempt ran; see `is_settled`. Later calls compare as greater.
+        files: of a done cell, SHA-256 of its files by name; None in older sweeps.
     """
 
     state: str
@@ -46,6 +47,7 @@ class CellStatus:
     resumed_from: int = 0
     deaths: tuple[dict[str, Any], ...] = ()
     call: str | None = None
+    files: dict[str, str] | None = None
 
     @property
     def is_final(self) -> bool:
@@ -71,10 +73,13 @@ def read_status(cell_dir: Path) -> CellStatus | None:
     """Read status.json; None when the cell was never started. Keys that this version does not know are left out.
 
     Raises:
-        DamagedRecord: the file is not a status.
+        DamagedRecord: the file is not a status; or it is missing where there are records, which another attempt would
+            clear away.
     """
     path = cell_dir / STATUS_FILE
     if not path.exists():
+        if (cell_dir / RECORDS_FILE).exists():
+            raise DamagedRecord(f"{path}: missing, but there are records beside it; {RUN_AGAIN}")
         return None
     values: dict[str, Any] = {k: v for k, v in read_json(path, "a cell status", RUN_AGAIN).items() if k in _KNOWN}
     try:
@@ -86,6 +91,8 @@ def read_status(cell_dir: Path) -> CellStatus | None:
     for key in _NUMBERS:
         if not isinstance(value := getattr(status, key), int | float) or not abs(value) < LARGEST_INT:
             raise DamagedRecord(f"{path}: not a cell status ({key} = {value!r:.80} is no number); {RUN_AGAIN}")
+    if not isinstance(status.files, dict | None) or not all(isinstance(x, str) for x in (status.files or {}).values()):
+        raise DamagedRecord(f"{path}: not a cell status (files = {status.files!r:.80} are no checksums); {RUN_AGAIN}")
     for key in ("error", "call"):
         if not isinstance(value := getattr(status, key), str | None):
             raise DamagedRecord(f"{path}: not a cell status ({key} = {value!r:.80} is no text); {RUN_AGAIN}")

@@ -19,6 +19,7 @@ from bench.checked import ConfigError
 from bench.claims import is_claimed, server_time
 from bench.data.parts import check_disjoint
 from bench.data.prepared import Prepared
+from bench.data.published import is_published
 from bench.help import SWEEP_DIR_TO
 from bench.records import (
     BEST_OF_N,
@@ -66,7 +67,7 @@ def run_sweep(request: SweepRequest, console: Console, tell: Callable[[Path], No
     sweep_dir = cells[0].sweep_dir
     tell(sweep_dir)
     call = ""  # of a call that has nothing to do
-    if not is_planned(sweep_dir, cells) or not all(cell.is_finished for cell in cells):
+    if not (is_planned(sweep_dir, cells) and all(cell.is_finished for cell in cells) and is_published(sweep_dir)):
         prepared, call = prepare_cells(cells, progress_to(console)), new_call(sweep_dir)
         write_plan(sweep_dir, cells, prepared, typed_command(), call)
     pending = [cell for cell in cells if not cell.is_finished]
@@ -112,7 +113,8 @@ def prepare_cells(cells: Sequence[Cell], progress: Callable[[str], None]) -> dic
         What each cell stands on, by the cells' names.
     """
     # torch and transformers: seconds, which a sweep that has nothing left to do need not wait for
-    from bench.sweep.preparing import prepare, publish
+    from bench.data.published import publish
+    from bench.sweep.preparing import prepare
 
     built: dict[str, Prepared] = {}
     prepared: dict[str, Prepared] = {}

@@ -13,6 +13,7 @@ from bench.checked import ConfigError, fingerprint_of
 from bench.claims import hold
 from bench.config import BUILT_IN_LOSSES, CellConfig, cell_config
 from bench.data.prepared import Prepared
+from bench.data.published import published_files
 from bench.records import PLAN_FILE, DamagedRecord, read_plan, read_status, remove_temporaries, write_json
 
 if TYPE_CHECKING:
@@ -93,6 +94,7 @@ def _job(cell: Cell, prepared: Prepared, plan: dict[str, Any]) -> dict[str, Any]
     was, now = flat(base), flat(settings)
     parts = prepared.to_plan(cell.sweep_dir)
     plan["prepared"][name := fingerprint_of(parts)] = parts
+    plan["published"] |= published_files(prepared)
     # A base from an older version lacks keys that came later.
     changes = {key: value for key, value in now.items() if key not in was or was[key] != value}
     return {"settings": common, "prepared": name, "changes": changes}

@@ -1,26 +1,23 @@
 """Building what the cells of a sweep stand on, once: world, gold model, reference samples, preference data."""
 
 import json
-import shutil
 from dataclasses import asdict
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import pyarrow.parquet as pq
 
 from bench import worlds
 from bench.cells.settings import flat
 from bench.checked import ConfigError, build_checked
-from bench.claims import hold
 from bench.config import CellConfig, WorldConfig
-from bench.data.artifacts import Artifact
-from bench.data.preferences import FACTS_FILE, PAIRS_FILE
+from bench.data.artifacts import PAIRS_FILE, Artifact
+from bench.data.preferences import FACTS_FILE
 from bench.data.prepared import GOLD_DIR, Prepared
-from bench.data.reference_samples import SAMPLES_FILE
 from bench.data.shipped import shipped_inputs
 from bench.policies.load import resolve_device
-from bench.records import BEST_OF_N, remove_temporaries, write_atomically
+from bench.records import BEST_OF_N
 from bench.sweep.building import Building, Progress, Sampling
 from bench.sweep.judging import build_judges, build_preferences
 from bench.worlds import World
@@ -50,19 +47,6 @@ def prepare(config: CellConfig, progress: Progress = lambda message: None, *, fr
     _check_pool(preferences, config)
     best_of_n = sampling.build_best_of_n(world_artifact, reference) if config.method == BEST_OF_N else None
     return Prepared(world_artifact, world.policy_dir, gold, reference, preferences, tuple(judges.items()), best_of_n)
-
-
-def publish(sweep_dir: Path, prepared: Prepared) -> None:
-    """Copy π_ref's scored samples and the labels' probabilities to the sweep, which thereby stands alone."""
-    sweep_dir.mkdir(parents=True, exist_ok=True)
-    for source, name in (
-        (prepared.reference.path / SAMPLES_FILE, f"reference-{prepared.reference.fingerprint}.parquet"),
-        (prepared.preferences.path / PAIRS_FILE, f"labels-{prepared.preferences.fingerprint}.parquet"),
-    ):
-        if not (sweep_dir / name).exists():
-            with hold(sweep_dir):
-                remove_temporaries(sweep_dir, name)
-                write_atomically(sweep_dir / name, partial(shutil.copyfile, source))
 
 
 def _build_world(building: Building, config: WorldConfig) -> Artifact:
@@ -132,7 +116,8 @@ def training_pairs_in(preferences: Artifact) -> int:
 
 
 def _check_pool(preferences: Artifact, config: CellConfig) -> None:
-    left = training_pairs_in(preferences)
+    if pq.read_metadata(preferences.path / PAIRS_FILE).num_rows - (left := training_pairs_in(preferences)) < 1:
+        raise ConfigError(f"pairs.held_out={config.pairs.held_out}: none of them is left after ties were dropped")
     if config.pairs.per_cell > left:
         raise ConfigError(
             f"pairs.per_cell={config.pairs.per_cell}: {left} of pairs.pool={config.pairs.pool} are left after ties "

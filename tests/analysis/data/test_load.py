@@ -2,6 +2,7 @@
 
 import json
 import time
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -165,6 +166,12 @@ def test_a_kl_that_rounding_has_made_negative_is_0(sweep_dir, row):
     assert noise.kl.min() == 0
 
 
+def flip(path):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
 def truncate(cell):
     path = cell / records.RECORDS_FILE
     path.write_text(path.read_text()[:-40])
@@ -176,7 +183,6 @@ def truncate(cell):
         (truncate, r"records.jsonl:3: not a complete JSON line"),
         (set_key("schema", 99), r"records.jsonl:1: schema 99"),
         (lambda cell: edit_records(cell, lambda rows: rows[1].pop("kl")), r"records.jsonl:2: missing kl"),
-        (lambda cell: (cell / records.STATUS_FILE).write_text("{"), "not a cell status"),
         (set_key("kl", -0.3, row=2), r"records.jsonl: kl = -0.3 nats at step 10, more below 0 than rounding explains"),
         (set_key("gold", "0.5", row=1), r"records.jsonl:2: gold = '0.5' is no float"),
         (set_key("strength", 0, row=1), r"records.jsonl:2: strength = 0 is not above 0"),
@@ -188,6 +194,48 @@ def truncate(cell):
 def test_damaged_files_are_named(sweep_dir, damage, reason):
     damage(sweep_dir / FIRST)
     with pytest.raises(records.DamagedRecord, match=reason):
+        load_sweep(sweep_dir)
+
+
+@pytest.mark.parametrize(
+    "damage", [lambda path: path.write_text("{"), lambda path: path.write_bytes(b""), lambda path: path.unlink()]
+)
+def test_a_status_that_cannot_be_trusted_costs_its_cell_and_is_spoken_of(sweep_dir, damage):
+    damage(sweep_dir / FIRST / records.STATUS_FILE)
+    sweep = load_sweep(sweep_dir)
+    assert FIRST not in set(sweep.checkpoints["cell"])
+    assert "1 failed" in sweep.warnings[0]
+    assert "status.json" in sweep.unfinished["error"].iloc[0]
+
+
+@pytest.mark.parametrize("name", [records.RECORDS_FILE, records.SAMPLES_FILE])
+@pytest.mark.parametrize(
+    ("damage", "reason"), [(lambda path: path.unlink(), "missing, but it was there"), (flip, "not what it was")]
+)
+def test_a_file_that_is_not_what_its_cell_has_written_is_no_result(sweep_dir, name, damage, reason):
+    """The numbers could still be read, and would be other numbers."""
+    cell = sweep_dir / FIRST
+    status = records.read_status(cell)
+    records.write_status(cell, replace(status, files=records.cell_checksums(cell)))
+    load_sweep(sweep_dir)
+    damage(cell / name)
+    with pytest.raises(records.DamagedRecord, match=f"{name}: {reason}"):
+        load_sweep(sweep_dir)
+
+
+@pytest.mark.parametrize(
+    ("damage", "reason"), [(lambda path: path.unlink(), "missing, but it was there"), (flip, "not what it was")]
+)
+def test_a_shared_file_that_is_not_what_was_published_is_no_result(sweep_dir, damage, reason):
+    path = next(sweep_dir.glob("reference-*.parquet"))
+    plan = records.read_plan(sweep_dir)
+    plan["published"] = {path.name: records.checksum(path)}
+    records.write_json(sweep_dir / records.PLAN_FILE, plan)
+    load_sweep(sweep_dir)
+    damage(path)
+    with pytest.raises(
+        records.DamagedRecord, match=f"{path.name}: {reason}.*the next call of the sweep copies it again"
+    ):
         load_sweep(sweep_dir)
 
 

@@ -9,8 +9,9 @@ import torch
 from tiny_models import next_token_logprobs, tiny_policy
 from tiny_world import moved_copy, pairs_of, sample_pairs
 
+from bench.data.artifacts import PAIRS_FILE
 from bench.data.pairs import load_pairs, pair_logprobs
-from bench.data.preferences import HELD_OUT, PAIRS_FILE, TRAIN
+from bench.data.preferences import HELD_OUT, TRAIN
 from bench.policies.load import load_policy
 
 PROMPTS = [[1], [1, 2], [2, 3, 1]]

@@ -15,8 +15,9 @@ import torch
 from tiny_world import moved_copy
 
 from bench.config import LabelsConfig, OptimConfig, PairsConfig
+from bench.data.artifacts import PAIRS_FILE
 from bench.data.pairs import load_pairs
-from bench.data.preferences import PAIRS_FILE, TRAIN, sample_pool, write_preferences
+from bench.data.preferences import TRAIN, sample_pool, write_preferences
 from bench.losses import LOSSES
 from bench.methods.objective import Objective
 from bench.methods.offline import accumulate_gradient

@@ -12,6 +12,7 @@ from bench.cells.inputs import InputCache, training_pairs
 from bench.checked import ConfigError
 from bench.data.artifacts import DamagedArtifact
 from bench.data.prepared import Prepared
+from bench.data.published import is_published, publish
 from bench.records import REFERENCE_COLUMNS
 from bench.sweep.driver import prepare_cells
 from bench.sweep.plan import write_plan
@@ -128,6 +129,34 @@ def test_a_sweep_gets_copies_of_what_the_analysis_reads(world, tmp_path):
     assert {path.name for path in sweep_dir.iterdir()} == names
     (reference,) = sweep_dir.glob("reference-*.parquet")
     assert tuple(pd.read_parquet(reference).columns) == REFERENCE_COLUMNS
+
+
+def test_a_copy_that_is_not_what_it_was_is_made_again(world, tmp_path):
+    """Cut off, with a bit flipped, or gone."""
+    cell = world.cell(tmp_path / "runs")
+    built = prepare_cells([cell], lambda message: None)
+    write_plan(cell.sweep_dir, [cell], built, [], "0")
+    copies = {path: path.read_bytes() for path in cell.sweep_dir.glob("*.parquet")}
+    assert len(copies) == 2
+    assert is_published(cell.sweep_dir)
+    for path, content in copies.items():
+        for damage in (content[:-10], content[:-1] + bytes([content[-1] ^ 1]), None):
+            path.unlink() if damage is None else path.write_bytes(damage)
+            assert not is_published(cell.sweep_dir)
+            publish(cell.sweep_dir, built[cell.name])
+            assert path.read_bytes() == content
+            assert is_published(cell.sweep_dir)
+
+
+def test_held_out_pairs_that_are_all_ties_are_refused_before_training(world, tmp_path):
+    """Responses of one token, so that two are often the same: a pool whose held-out pairs are all of that kind."""
+
+    def prepare_until_all_are_ties():
+        for seed in range(40):
+            prepared(world, tmp_path, **{"pairs.held_out": 2, "pairs.seed": seed, "world.max_new_tokens": 1})
+
+    with pytest.raises(ConfigError, match=r"pairs\.held_out=2: none of them is left after ties were dropped"):
+        prepare_until_all_are_ties()
 
 
 def test_a_cells_pairs_are_drawn_by_its_seed(tiny_world, tmp_path):

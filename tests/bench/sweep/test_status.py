@@ -1,6 +1,7 @@
 """The state of a sweep from its files: every state, damage with its reason, and the time left."""
 
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -19,8 +20,11 @@ from bench.records import (
     STATUS_FILE,
     CellStatus,
     CellView,
+    cell_checksums,
     cell_view,
+    checksum,
     is_worked_on,
+    read_plan,
     write_json,
     write_status,
 )
@@ -51,7 +55,7 @@ def sweep_dir(tmp_path, dead_pid):
     write_status(done, a_status(started_at=now - 30, updated_at=now - 20, warnings=("KL and k1 differ",)))
     write_status(running, a_status("running", host=here, pid=os.getpid(), updated_at=now))
     write_status(failed, a_status("failed", error="NonFiniteLoss: step 3: loss nan\nsecond line", diverged=True))
-    (missing / STATUS_FILE).unlink()
+    shutil.rmtree(missing)
     write_status(interrupted, a_status("running", host=here, pid=dead_pid))
     for cut in (running, failed, interrupted, damaged):
         lines = (cut / RECORDS_FILE).read_bytes()
@@ -190,3 +194,41 @@ def test_no_sweep_is_answered_with_those_there_are(tmp_path, monkeypatch, capsys
     monkeypatch.setattr(sys, "argv", ["status", str(tmp_path / "frontier")])
     assert status.main() == 2
     assert "plan.json: schema 99, this version reads 1" in capsys.readouterr().err
+
+
+def test_records_without_a_status_are_not_an_unstarted_cell(sweep_dir):
+    """Another attempt would clear them away."""
+    name = synthetic_runs.cell_name("logistic", 0.1, 0)
+    (sweep_dir / name / STATUS_FILE).unlink()
+    view = cell_view(sweep_dir, name)
+    assert view.state == "failed"
+    assert "status.json: missing, but there are records beside it" in view.error
+
+
+def flip(path):
+    path.write_bytes(path.read_bytes().replace(b"0", b"1", 1))
+
+
+@pytest.mark.parametrize(
+    ("damage", "told"), [(flip, "not what it was when it was finished"), (Path.unlink, "missing, but it was there")]
+)
+def test_every_file_is_checked_against_what_its_cell_has_written(sweep_dir, monkeypatch, capsys, damage, told):
+    cell = sweep_dir / synthetic_runs.cell_name("logistic", 0.1, 0)
+    write_status(cell, a_status(started_at=1.0, updated_at=2.0, files=cell_checksums(cell)))
+    shared = next(sweep_dir.glob("reference-*.parquet"))
+    plan = read_plan(sweep_dir) | {"published": {shared.name: checksum(shared)}}
+    write_json(sweep_dir / "plan.json", plan)
+
+    def check():
+        monkeypatch.setattr(sys, "argv", ["status", "--check", str(sweep_dir)])
+        status.main()
+        return capsys.readouterr().out.splitlines()
+
+    files = len(cell_checksums(cell)) + 1
+    assert check()[-1] == f"{files} files checked, 0 damaged or missing; 1 cells of an older version have no checksums"
+    damage(cell / RECORDS_FILE)
+    shared.write_bytes(shared.read_bytes()[:-1])
+    said = check()
+    assert said[-1] == f"{files} files checked, 2 damaged or missing; 1 cells of an older version have no checksums"
+    assert f"{cell / RECORDS_FILE}: {told}" in said[-3]
+    assert f"{shared}: not what it was" in said[-2]
