@@ -79,6 +79,7 @@ format: $(INSTALLED) ## format the code
 	@$(PY) -m ruff format .
 
 sync: $(INSTALLED) ## upload offline W&B runs of SWEEP=NAME
+	@$(PY) -m bench.mirror runs/$(SWEEP)
 	@$(VENV)/bin/wandb sync runs/$(SWEEP)/*/wandb/offline-run-*
 
 # torch's local version (+cpu) is what happens to be installed here; the lock names the release.

@@ -179,7 +179,7 @@ FLOORS = (
     ("bench.cells",),
     ("bench.sweep",),
     ("bench.oracle",),
-    ("bench.train", "bench.prepare", "bench.freeze", "bench.worker", "bench.evaluate", "bench.status"),
+    ("bench.train", "bench.prepare", "bench.freeze", "bench.worker", "bench.evaluate", "bench.status", "bench.mirror"),
 )
 
 

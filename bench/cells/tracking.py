@@ -9,15 +9,19 @@ import os
 import shutil
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 from urllib.parse import urlsplit
 
+import psutil
+
+from bench.cells.background import Background
 from bench.cells.cell import Cell
 from bench.checked import ConfigError
 from bench.config import CellConfig
-from bench.records import METRICS, CheckpointRecord, StepMetrics
+from bench.records import METRICS, RECORDS_FILE, CheckpointRecord, StepMetrics, read_records, read_training
 from bench.records.metrics import IDENTITY, LABELS, PROVENANCE
 
 if TYPE_CHECKING:
@@ -28,7 +32,9 @@ WANDB_DIR = "wandb"
 _CHARTED = {
     name for name, metric in METRICS.items() if metric.group not in (IDENTITY, PROVENANCE, LABELS)
 } | {"step", "label_probability", "wall_s"}  # fmt: skip
-_SECONDS_TO_ANSWER = 60.0  # of the server; what it has not got by then is on disk, for `wandb sync`
+MIRROR_FILE = "wandb-incomplete.txt"  # in a cell's folder: why its run is
+OFFLINE, DISABLED = "offline", "disabled"
+SECONDS_TO_ANSWER = 30.0  # of the server, or of W&B's own service; what it has not got by then is in the records
 _PROVENANCE = ("gold_model", "preferences", "reference", "git_commit", "method", "variant", "strength")
 
 
@@ -72,36 +78,89 @@ def _has_netrc_key(base_url: str) -> bool:
 
 
 def _run_config(config: CellConfig) -> dict[str, Any]:
+    """Settings as a run shows them: without where things lie on this machine, which nobody has asked to publish."""
     named = {"variant": config.variant, "strength": config.strength}
     trained_elsewhere = {"loss": None, "beta": None} if config.external is not None else {}
-    return asdict(config) | named | trained_elsewhere
+    settings = {key: value for key, value in asdict(config).items() if key not in ("runs_dir", "artifacts_dir")}
+    return _without_folders(settings) | named | trained_elsewhere
+
+
+def _without_folders(value: Any) -> Any:
+    """Absolute paths by their last names."""
+    if isinstance(value, Mapping):
+        return {key: _without_folders(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_folders(each) for each in value]
+    return Path(value).name if isinstance(value, str | Path) and str(value)[:1] in ("/", "~") else value
+
+
+class _Link:
+    """What this process has with W&B: calls are made in the background, as its service and its server may hang."""
+
+    def __init__(self) -> None:
+        self.background, self._failures = Background(), 0
+
+    def mode(self, wanted: str) -> str:
+        """What a run is in: offline after a server has failed, disabled after W&B's own service has, too."""
+        return (wanted, OFFLINE, DISABLED)[min(self._failures, 2)]
+
+    def give_up(self) -> None:
+        """Leave what hangs to itself, and end W&B's service, for which the end of this process would wait."""
+        self._failures += 1
+        for child in psutil.Process().children():
+            with suppress(psutil.Error):
+                if child.name().startswith("wandb-core"):
+                    child.kill()
+        self.background = Background()
+        self.background.call(_forget_service)
+
+
+def _forget_service() -> None:
+    import wandb
+
+    with suppress(Exception):  # of a connection that is broken
+        wandb.teardown(exit_code=1)
+
+
+_link = _Link()
 
 
 class Tracker:
-    """One W&B run for one cell, a sink of its folder; every method is safe to call whatever the state of W&B."""
+    """One W&B run for one cell, a sink of its folder; every method is safe to call whatever the state of W&B.
 
-    def __init__(self, cell: Cell) -> None:
-        self._cell = cell
-        self._run: Any = None
+    Nothing waits for W&B before `finish`, and that for `SECONDS_TO_ANSWER` at most. A run that is not complete by then
+    leaves `MIRROR_FILE` with the reason in the cell's folder; `write_mirror` makes it anew from the records.
+    """
+
+    def __init__(self, cell: Cell, mode: str | None = None) -> None:
+        """
+        Args:
+            mode: in place of the cell's.
+        """
+        self._cell, self._wanted = cell, mode or cell.config.tracking.wandb.mode
+        self._mode, self._run, self.error = DISABLED, cast(Any, None), cast(str | None, None)
 
     def start(self, recorded: "Recorded") -> None:
         """Open the run. An offline one cannot be taken up again: it is written anew from what is on disk."""
-        if self._cell.config.tracking.wandb.mode == "disabled":
+        self._mode = _link.mode(self._wanted)
+        if self._mode == DISABLED:
+            if self._wanted != DISABLED:
+                self._fail("it has failed twice in this process")
             return
-        self._guarded(self._start)
-        if self._cell.config.tracking.wandb.mode == "offline":
-            self.log_steps(recorded.steps)
-            for row in recorded.records:
+        self._call(self._start)
+        if self._mode == OFFLINE:
+            self.log_steps(list(recorded.steps))
+            for row in list(recorded.records):
                 self._log(row)
 
     def _start(self) -> None:
         import wandb  # half a second; paid only where it is used
 
         config, settings = self._cell.config, self._cell.config.tracking.wandb
-        if settings.mode == "offline":
+        if self._mode == OFFLINE:
             shutil.rmtree(self._cell.directory / WANDB_DIR, ignore_errors=True)
         run = wandb.init(
-            mode=cast(Literal["offline", "online"], settings.mode),
+            mode=cast(Literal["offline", "online"], self._mode),
             project=settings.project,
             entity=settings.entity,
             dir=str(self._cell.directory),
@@ -111,13 +170,14 @@ class Tracker:
             config=_run_config(config),
             # Without this, all cells of a worker would end up in its first run.
             reinit="finish_previous",
-            resume="allow" if settings.mode == "online" else None,
+            resume="allow" if self._mode == "online" else None,
             settings=wandb.Settings(
                 silent=True,
                 console="off",
                 x_disable_stats=True,
-                init_timeout=_SECONDS_TO_ANSWER,
-                finish_timeout=_SECONDS_TO_ANSWER,
+                x_disable_meta=True,
+                init_timeout=SECONDS_TO_ANSWER,
+                finish_timeout=SECONDS_TO_ANSWER,
                 finish_timeout_raises=True,
             ),
         )
@@ -136,8 +196,7 @@ class Tracker:
                 step = values.pop("step")
                 self._run.log({"step": step, **{f"train/{name}": value for name, value in values.items()}})
 
-        if self._run is not None:
-            self._guarded(send)
+        self._call(send)
 
     def log(self, record: CheckpointRecord) -> None:
         """Mirror one checkpoint record; the last one stays as the run's summary."""
@@ -152,18 +211,53 @@ class Tracker:
             self._run.log({**metrics, **frontier})
             self._run.summary.update({**metrics, **facts})
 
-        if self._run is not None:
-            self._guarded(send)
+        self._call(send)
 
     def finish(self, exit_code: int) -> None:
         """End the run; without this the next cell of the worker would write into it."""
-        if (run := self._run) is not None:
-            self._guarded(lambda: run.finish(exit_code=exit_code))
+        if self._mode != DISABLED:
+            self._call(lambda: self._run.finish(exit_code=exit_code))
+            if not _link.background.wait(SECONDS_TO_ANSWER):
+                self._fail(f"no answer within {SECONDS_TO_ANSWER:g} s")
+                _link.give_up()
+            elif self.error is not None and self._mode == "online":
+                _link.give_up()
+        self._note()
 
-    def _guarded(self, action: Callable[[], None]) -> None:
-        try:
-            action()
-        # wandb raises its own errors, OSErrors and errors of its service; none may end a cell.
-        except Exception as error:
+    def _note(self) -> None:
+        """Say in the cell's folder whether the run is complete."""
+        path = self._cell.directory / MIRROR_FILE
+        with suppress(OSError):  # a full disk has been spoken of
+            path.unlink(missing_ok=True) if self.error is None else path.write_text(f"{self.error}\n", encoding="utf-8")
+
+    def _call(self, action: Callable[[], None]) -> None:
+        def guarded() -> None:
+            if self.error is None:
+                try:
+                    action()
+                # wandb raises its own errors, OSErrors and errors of its service; none may end a cell.
+                except Exception as error:
+                    self._fail(str(error) or repr(error))
+
+        if self._mode != DISABLED:
+            _link.background.call(guarded)
+
+    def _fail(self, error: str) -> None:
+        if self.error is None:
             print(f"warning: W&B stopped for {self._cell.name}: {error}", file=sys.stderr)
-            self._run = None
+            self.error = error
+
+
+def write_mirror(cell: Cell) -> str | None:
+    """Write the run of a finished cell anew from its records, offline; returns why it could not be.
+
+    Raises:
+        DamagedRecord: its records cannot be read.
+    """
+    from bench.cells.stored import Recorded
+
+    records = read_records(cell.directory / RECORDS_FILE)
+    tracker = Tracker(cell, OFFLINE)
+    tracker.start(Recorded(records, [StepMetrics(**row) for row in read_training(cell.directory)]))
+    tracker.finish(0)
+    return tracker.error

@@ -2,20 +2,24 @@
 
 import os
 import re
+import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
 import wandb
+from running import prepared_for
 from running import run as run_cell
 from wandb_files import offline_run_files, read_offline_run
 
-from bench import records
-from bench.cells.tracking import check_login
+from bench import mirror, records
+from bench.cells.tracking import MIRROR_FILE, check_login
 from bench.checked import ConfigError
 from bench.records import RECORDS_FILE
+from bench.sweep.plan import write_plan
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -162,7 +166,7 @@ def test_settings_that_w_and_b_refuses_are_one_message(make_cell, tmp_path):
     assert "ConfigError: tracking.wandb.mode=online: W&B refuses its settings" in last
 
 
-def test_a_server_that_does_not_answer_is_waited_for_a_minute(make_cell, monkeypatch):
+def test_a_server_that_does_not_answer_is_waited_for_half_a_minute(make_cell, monkeypatch):
     init, given = wandb.init, []
 
     def noted(**settings):
@@ -172,36 +176,114 @@ def test_a_server_that_does_not_answer_is_waited_for_a_minute(make_cell, monkeyp
     monkeypatch.setattr(wandb, "init", noted)
     run_cell(make_cell())
     (settings,) = given
-    assert (settings.init_timeout, settings.finish_timeout, settings.finish_timeout_raises) == (60, 60, True)
+    assert (settings.init_timeout, settings.finish_timeout, settings.finish_timeout_raises) == (30, 30, True)
 
 
-@pytest.mark.slow
-def test_a_w_and_b_whose_service_is_killed_costs_no_cell(tiny_world, tmp_path):
-    """In a process of its own: W&B starts its service once for each."""
+def in_own_process(tiny_world, runs, harm, *, seeds=(0, 1), mode="offline"):
+    """Run cells of which the first does `harm`, statements on `service` (a pid); what was said, and seconds it took.
+
+    In a process of its own: W&B starts its service once for each.
+    """
     code = f"""
-import os, signal
+import os, signal, time, psutil
 from pathlib import Path
+from running import prepared_for
 from running import run as run_cell
-from processes import find_processes
 from tiny_world import TinyWorld
+from bench.cells import tracking
+tracking.SECONDS_TO_ANSWER = 3.0
 world = TinyWorld(*map(Path, {list(map(str, tiny_world))!r}))
-def kill(record):
+def services():
+    return [child.pid for child in psutil.Process().children() if child.name().startswith("wandb-core")]
+def harm(record):
     if record.step == 0:
-        (service,) = [pid for pid in find_processes("wandb-core") if parent(pid) == os.getpid()]
-        os.kill(service, signal.SIGKILL)
-def parent(pid):
-    return int(Path(f"/proc/{{pid}}/stat").read_text().rpartition(")")[2].split()[1])
-for seed in (0, 1):
-    cell = world.cell(Path({str(tmp_path / "runs")!r}), {{"tracking.wandb.mode": "offline", "seed": seed}})
-    status = run_cell(cell, kill if seed == 0 else lambda record: None)
+        for _ in range(300):
+            if services():
+                break
+            time.sleep(0.1)
+        (service,) = services()
+        {harm}
+for seed in {seeds!r}:
+    cell = world.cell(Path({str(runs)!r}), {{"tracking.wandb.mode": {mode!r}, "seed": seed}})
+    status = run_cell(cell, harm if seed == 0 else lambda record: None)
     print(status.state, status.error)
 """
     # W&B tells processes started by this one, through a variable, to use this one's service.
     environment = {key: value for key, value in os.environ.items() if "WANDB" not in key}
     environment["PYTHONPATH"] = os.pathsep.join((str(ROOT), str(ROOT / "tests")))
+    environment |= {"WANDB_BASE_URL": "http://127.0.0.1:9", "WANDB_API_KEY": "k" * 40} if mode == "online" else {}
+    started = time.monotonic()
     ran = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=120)
-    assert (ran.returncode, ran.stdout.split()) == (0, ["done", "None"] * 2), ran.stderr
-    assert "warning: W&B stopped" in ran.stderr
+    assert (ran.returncode, ran.stdout.split()) == (0, ["done", "None"] * len(seeds)), ran.stderr
+    return ran.stderr, time.monotonic() - started
+
+
+@pytest.mark.slow
+def test_a_w_and_b_whose_service_is_killed_costs_no_cell(tiny_world, tmp_path):
+    said, _ = in_own_process(tiny_world, tmp_path / "runs", "os.kill(service, signal.SIGKILL)")
+    assert "warning: W&B stopped" in said
+
+
+def test_a_frozen_service_holds_up_neither_cells_nor_the_end(tiny_world, tmp_path):
+    """Its connection stays open, so that nothing fails: whoever waits for an answer waits for ever."""
+    runs = tmp_path / "runs"
+    said, seconds = in_own_process(tiny_world, runs, "os.kill(service, signal.SIGSTOP)")
+    assert said.count("warning: W&B stopped") == 1
+    assert "no answer within 3 s" in said
+    assert seconds < 60
+    frozen, after = (tiny_world.cell(runs, {"tracking.wandb.mode": "offline", "seed": seed}) for seed in (0, 1))
+    assert "no answer within 3 s" in (frozen.directory / MIRROR_FILE).read_text()
+    (run,) = map(read_offline_run, offline_run_files(after.directory))
+    assert (run.name, len(split(run.history)[1])) == (after.name, 3), "the next cell has a service of its own"
+
+
+def test_a_server_that_is_not_there_is_waited_for_once(tiny_world, tmp_path):
+    """The next cells write offline."""
+    runs = tmp_path / "runs"
+    said, seconds = in_own_process(tiny_world, runs, "pass", seeds=(0, 1, 2), mode="online")
+    assert said.count("warning: W&B stopped") == 1
+    assert seconds < 60
+    for seed in (1, 2):
+        cell = tiny_world.cell(runs, {"tracking.wandb.mode": "online", "seed": seed})
+        (run,) = map(read_offline_run, offline_run_files(cell.directory))
+        assert (run.name, len(split(run.history)[1])) == (cell.name, 3)
+        assert not (cell.directory / MIRROR_FILE).exists()
+
+
+def test_an_incomplete_run_is_written_anew_from_the_records(make_cell, tmp_path, monkeypatch, capsys):
+    cell, untouched = make_cell(), make_cell(seed=1)
+    for each in (cell, untouched):
+        run_cell(each)
+    write_plan(
+        cell.sweep_dir, [cell, untouched], {each.name: prepared_for(each) for each in (cell, untouched)}, [], "0"
+    )
+    (before,) = map(read_offline_run, offline_run_files(cell.directory))
+    shutil.rmtree(cell.directory / "wandb")
+    (cell.directory / MIRROR_FILE).write_text("no answer")
+    stamps = {path: path.stat().st_mtime_ns for path in untouched.directory.rglob("*")}
+    monkeypatch.setattr(sys, "argv", ["mirror", str(cell.sweep_dir)])
+    assert mirror.main() == 0
+    assert "1 of 1 incomplete W&B runs" in capsys.readouterr().out
+    (after,) = map(read_offline_run, offline_run_files(cell.directory))
+    assert (after.id, after.config, after.axes, after.exit_code) == (before.id, before.config, before.axes, 0)
+    was, now = (
+        [[{k: v for k, v in row.items() if k[0] != "_"} for row in rows] for rows in split(run.history)]
+        for run in (before, after)
+    )
+    assert now == was
+    assert not (cell.directory / MIRROR_FILE).exists()
+    assert {path: path.stat().st_mtime_ns for path in untouched.directory.rglob("*")} == stamps
+
+
+def test_no_folder_of_this_machine_reaches_w_and_b(make_cell, tmp_path):
+    cell = make_cell()
+    assert str(tmp_path) in str(cell.config)
+    run_cell(cell)
+    (path,) = offline_run_files(cell.directory)
+    run = read_offline_run(path)
+    assert run.config["world"]["params"]["policy"] == Path(cell.config.world.params["policy"]).name
+    for folder in (str(tmp_path), str(Path(cell.config.world.params["policy"]).parent), str(ROOT)):
+        assert folder.encode() not in path.read_bytes()
 
 
 @pytest.mark.parametrize("mode", ["offline", "disabled"])
