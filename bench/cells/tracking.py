@@ -203,9 +203,10 @@ class Tracker:
         self._log(asdict(record))
 
     def _log(self, row: Mapping[str, Any]) -> None:
-        metrics = {key: value for key, value in row.items() if key in _CHARTED and value is not None}
+        # Records that were read say NaN of what a cell has not.
+        metrics = {k: v for k, v in row.items() if k in _CHARTED and v is not None and v == v}
         frontier = {"frontier/gold": row["gold"], "frontier/win_rate": row["win_rate"]}
-        facts = {key: row[key] for key in (*_PROVENANCE, "loss", "beta")}
+        facts = {key: row[key] for key in (*_PROVENANCE, "loss", "beta") if row[key] == row[key]}
 
         def send() -> None:
             self._run.log({**metrics, **frontier})
