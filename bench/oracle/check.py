@@ -3,8 +3,10 @@
 python -m bench.oracle.check runs/oracle
 
 Writes runs/<sweep>/exact.parquet (the KL-constrained optimum, and each loss's optimum over all pairs, where one is
-found) and prints, per loss and β, what training reached. Exit status 1 if a checkpoint lies above the optimum, which
-no policy can: then an estimator is wrong.
+found) and prints, per loss and β, what training reached. Then it enumerates what the saved policies (`save=final`) do.
+Exit status 1 if something is wrong: a record's KL, gold or ρ is not that of its policy, on either side; a checkpoint
+lies above the optimum, which no policy can; a policy is not where its loss, β and labels lead; KL and its cross-check
+differ.
 """
 
 import argparse
@@ -14,19 +16,22 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import yaml
 from rich.console import Console
 from rich.table import Table
 
-from bench.checked import ConfigError, build_checked
+from bench.cells.settings import read_cell_config
+from bench.checked import ConfigError
 from bench.config import CellConfig
+from bench.data.artifacts import PAIRS_FILE
+from bench.data.preferences import HELD_OUT
 from bench.data.prepared import Prepared
 from bench.data.reference_samples import load_reference, load_standardization
 from bench.losses import resolve_loss
+from bench.oracle.estimates import judge_cells
 from bench.oracle.exact import ExactWorld, exact_world, tilted_frontier
 from bench.oracle.population import implicit_reward, pair_probabilities
 from bench.policies.load import load_policy
-from bench.records import CONFIG_FILE, EXACT_COLUMNS, EXACT_FILE, RECORDS_FILE, read_plan, read_records
+from bench.records import EXACT_COLUMNS, EXACT_FILE, GPO, POLICY_DIR, RECORDS_FILE, read_plan, read_records
 from bench.sweep.preparing import prepare
 from gold_rm.command_line import run_with_messages, terminal
 from gold_rm.reward_model import load_gold_model
@@ -98,14 +103,14 @@ def _read_sweep(sweep_dir: Path) -> tuple[CellConfig, pd.DataFrame]:
     for key in ("world", "preferences", "reference"):
         if (seen := checkpoints[key].nunique()) > 1:
             raise ConfigError(f"{sweep_dir}: {seen} values of {key!r}; exact values are of one world and one labeling")
-    config = yaml.safe_load((recorded[0] / CONFIG_FILE).read_text(encoding="utf-8"))
-    return build_checked(CellConfig, config), checkpoints
+    return read_cell_config(recorded[0]), checkpoints
 
 
 def check_sweep(sweep_dir: Path, console: Console) -> int:
     """Write the exact frontiers and print the comparison; returns the exit status."""
     config, checkpoints = _read_sweep(sweep_dir)
-    world = load_exact_world(config, prepare(config))
+    prepared = prepare(config)
+    world = load_exact_world(config, prepared)
     exact, left_out = exact_frontiers(world, config, checkpoints)
     exact.to_parquet(sweep_dir / EXACT_FILE, index=False)
     for reason in left_out:
@@ -118,7 +123,39 @@ def check_sweep(sweep_dir: Path, console: Console) -> int:
         f"highest lies {excess.max():+.1f} SE from the optimum (limit {EXCESS_LIMIT:g})",
         highlight=False,
     )
-    return 1 if excess.max() > EXCESS_LIMIT else 0
+    pairs = pd.read_parquet(prepared.preferences.path / PAIRS_FILE, filters=[("split", "==", HELD_OUT)])
+    compared, wrong = judge_cells(world, _saved_cells(sweep_dir), pairs)
+    console.print(_estimates(compared))
+    for sentence in wrong:
+        console.print(sentence, style="red", highlight=False, markup=False, soft_wrap=True)
+    console.print(
+        f"{compared['cell'].nunique()} saved policies enumerated: {len(wrong) or 'nothing'} wrong", highlight=False
+    )
+    return 1 if wrong or excess.max() > EXCESS_LIMIT else 0
+
+
+def _saved_cells(sweep_dir: Path) -> list[tuple[Path, CellConfig]]:
+    """Cells that have kept their last policy.
+
+    Raises:
+        ConfigError: none has.
+    """
+    dirs = [sweep_dir / row["cell"] for row in read_plan(sweep_dir)["cells"]]
+    cells = [(path, read_cell_config(path)) for path in dirs if (path / POLICY_DIR / "config.json").exists()]
+    cells = [(path, config) for path, config in cells if config.method == GPO and config.save == "final"]
+    if not cells:
+        raise ConfigError(
+            f"{sweep_dir}: no policy is saved, so nothing can be enumerated; run the sweep with save=final"
+        )
+    return cells
+
+
+def _estimates(compared: pd.DataFrame) -> Table:
+    table = Table("estimate", "cells", "mean of (recorded − exact)/SE", "farthest below", "farthest above")
+    for key, rows in compared.groupby("key", sort=False):
+        off = rows["off"]
+        table.add_row(str(key), str(len(rows)), f"{off.mean():+.2f}", f"{off.min():+.2f}", f"{off.max():+.2f}")
+    return table
 
 
 def _comparison(checkpoints: pd.DataFrame, exact: pd.DataFrame, ceiling: pd.DataFrame) -> Table:

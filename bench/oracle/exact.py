@@ -35,6 +35,7 @@ class ExactWorld:
     """Every response to every context (prompts that are the same tokens are one context).
 
     Shapes:
+        context_of: [prompts] int64, the context that each evaluation prompt is.
         context_share: [contexts] float64, share of prompts that are this context; sums to 1.
         batch: contexts × responses sequences, responses fastest.
         log_reference: [contexts, responses] float64, log π_ref in nats; each row's probabilities sum to 1.
@@ -44,6 +45,7 @@ class ExactWorld:
     contexts: list[TokenIds]
     responses: list[TokenIds]
     texts: list[str]
+    context_of: Tensor
     context_share: Tensor
     batch: SequenceBatch
     log_reference: Tensor
@@ -82,12 +84,11 @@ def exact_world(
     Raises:
         ConfigError: too many responses.
     """
-    representative: dict[tuple[int, ...], str] = {}
-    counts: dict[tuple[int, ...], int] = {}
-    for prompt, ids in zip(prompts, map(tuple, policy.encode(prompts)), strict=True):
-        representative.setdefault(ids, prompt)
-        counts[ids] = counts.get(ids, 0) + 1
-    contexts = [list(ids) for ids in counts]
+    encoded = [tuple(ids) for ids in policy.encode(prompts)]
+    representative = {ids: prompt for ids, prompt in zip(encoded, prompts, strict=True)}
+    place = {ids: index for index, ids in enumerate(representative)}
+    contexts = [list(ids) for ids in place]
+    context_of = torch.tensor([place[ids] for ids in encoded])
     responses = enumerate_responses(policy.vocabulary, policy.eos_id, max_new_tokens)
     texts = policy.decode(responses)
     shape = (len(contexts), len(responses))
@@ -102,7 +103,8 @@ def exact_world(
         contexts,
         responses,
         texts,
-        torch.tensor(list(counts.values()), dtype=torch.float64) / len(prompts),
+        context_of,
+        context_of.bincount().double() / len(prompts),
         batch,
         require_finite("log π_ref", response_logprobs(policy, batch).double().reshape(shape)),
         standardization.apply(raw.double()).reshape(shape),

@@ -1,6 +1,5 @@
 """Cells of the oracle world through the whole pipeline, and their records against exact values."""
 
-import json
 from dataclasses import replace
 
 import numpy as np
@@ -12,7 +11,9 @@ from running import prepared_for
 from running import run as run_cell
 
 from bench.cells.cell import Cell
+from bench.cells.evaluation import evaluate_held_out
 from bench.cells.inputs import InputCache, training_pairs
+from bench.cells.run import run_cell as run_one
 from bench.checked import ConfigError
 from bench.config import (
     CellConfig,
@@ -23,17 +24,24 @@ from bench.config import (
     TrackingConfig,
     WorldConfig,
 )
+from bench.data.pairs import PreferencePairs
 from bench.losses import resolve_loss
 from bench.methods import METHODS, TrainingInputs
+from bench.methods.objective import Objective
 from bench.oracle import check as oracle_check
 from bench.oracle.exact import tilted
 from bench.oracle.population import implicit_reward, pair_probabilities
+from bench.policies.kl import SequenceKL
+from bench.policies.policy import Policy
+from bench.policies.sampling import draw_tokens
+from bench.policies.scoring import sequence_kl
 from bench.records import EXACT_COLUMNS, EXACT_FILE, RECORDS_FILE, read_records
 from bench.sections import WandbConfig
 from bench.sweep.plan import write_plan
 from bench.sweep.preparing import prepare
 
 WORLD = {"policy": "tabular", "tokens": 4, "length": 2, "contexts": 2, "prompts": 256, "seed": 0}
+SAMPLE = Policy.sample
 CELLS = [("logistic", 0.5), ("squared", 0.3), ("hinge", 0.5)]
 
 
@@ -45,7 +53,7 @@ def config_of(root, loss: str, beta: float, **world) -> CellConfig:
         labels=LabelsConfig(rule="bradley_terry", temperature=0.7),
         pairs=PairsConfig(pool=12288, per_cell=8192, held_out=256),
         evaluation=EvaluationConfig(prompts=256, checkpoints=2, reference_samples=16),
-        tracking=TrackingConfig(WandbConfig("disabled")), device="cpu",
+        tracking=TrackingConfig(WandbConfig("disabled")), device="cpu", save="final",
         runs_dir=str(root / "runs"), artifacts_dir=str(root / "artifacts"),
     )  # fmt: skip
 
@@ -133,20 +141,87 @@ def test_check_writes_exact_frontiers_and_finds_nothing_above_them(sweep, tmp_pa
     np.testing.assert_allclose(of_logistic["gold"], np.interp(of_logistic["kl"], kl, gold), atol=1e-3)
     text = (tmp_path / "out.txt").read_text(encoding="utf-8")
     assert "2 contexts × 13 responses; of 9 checkpoints" in text
+    assert "3 saved policies enumerated: nothing wrong" in text
 
 
-def test_a_gold_score_above_the_optimum_is_an_error(sweep, tmp_path):
-    """A sweep whose last record claims more gold than any policy with its KL can have."""
-    cell = Cell.of(replace(sweep[0].config, runs_dir=str(tmp_path)))
-    cell.directory.mkdir(parents=True)
-    write_plan(cell.sweep_dir, [cell], {cell.name: prepared_for(sweep[0])}, ["test"], "call")
-    (cell.directory / "config.yaml").write_text((sweep[0].directory / "config.yaml").read_text())
-    record = {**last_record(sweep[0]), "gold": 5.0}
-    record = {
-        key: value for key, value in record.items() if value is not None and value == value
-    }  # without what is absent
-    (cell.directory / RECORDS_FILE).write_text(json.dumps(record) + "\n")
-    assert oracle_check.check_sweep(cell.sweep_dir, Console(quiet=True)) == 1
+def scaled(kl_factor=1.0, k1_factor=None):
+    def measure(*args, **settings):
+        kl = sequence_kl(*args, **settings)
+        k1_scale = kl_factor if k1_factor is None else k1_factor
+        return SequenceKL(kl.exact_per_position * kl_factor, kl.k1 * k1_scale)
+
+    return ("bench.cells.evaluation.sequence_kl", measure)
+
+
+def reversed_kl(policy, reference, prompts, responses, **settings):
+    return sequence_kl(reference, policy, prompts, responses, **settings)
+
+
+def without_end(policy, reference, prompts, responses, **settings):
+    """The end token is not scored."""
+    cut = [ids[:-1] if len(ids) > 1 and policy.ends(ids[-1]) else ids for ids in responses]
+    return sequence_kl(policy, reference, prompts, cut, **settings)
+
+
+def turned(pool, config):
+    pairs = training_pairs(pool, config)
+    return PreferencePairs(pairs.rejected, pairs.chosen, pairs.ref_logp_rejected, pairs.ref_logp_chosen)
+
+
+def of_double_beta(loss, beta, *, length_normalized=False):
+    return Objective(loss.fn, 2 * beta, length_normalized, 1 / (2 * beta * abs(loss.slope_at_zero)))
+
+
+def with_wider_rho(policy, pairs, **settings):
+    measured = evaluate_held_out(policy, pairs, **settings)
+    return measured._replace(rho=1.3 * measured.rho)
+
+
+SABOTAGES = {
+    "KL times 1.3": scaled(1.3),
+    "KL times 0.8": scaled(0.8),
+    "KL times 1.3, its cross-check as it is": scaled(1.3, 1.0),
+    "KL of the reversed direction": ("bench.cells.evaluation.sequence_kl", reversed_kl),
+    "sampling at temperature 0.8": (
+        "bench.policies.sampling.draw_tokens", lambda logits, uniforms: draw_tokens(logits / 0.8, uniforms),
+    ),
+    "the end token is not scored": ("bench.cells.evaluation.sequence_kl", without_end),
+    "labels turned round": ("bench.cells.run.training_pairs", turned),
+    "β doubled in training": ("bench.methods.offline.Objective.scaled", of_double_beta),
+    "gold times 1.15": (
+        "gold_rm.reward_model.Standardization.apply", lambda scale, raw: 1.15 * (raw - scale.mean) / scale.sd,
+    ),
+    "ρ of held-out pairs times 1.3": ("bench.cells.measure.evaluate_held_out", with_wider_rho),
+    "samples of π_ref in the place of the policy's": (
+        "bench.policies.policy.Policy.sample", lambda policy, *args, **kw: SAMPLE(policy.reference(), *args, **kw),
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SABOTAGES)
+def test_each_sabotage_is_found(sweep, tmp_path, monkeypatch, name):
+    """The world and its data are sound; one cell is trained and measured with the fault, then all is enumerated."""
+    prepared = prepared_for(sweep[0])
+    cells = [Cell.of(replace(each.config, runs_dir=str(tmp_path))) for each in sweep[:2]]
+    with monkeypatch.context() as patch:
+        patch.setattr(*SABOTAGES[name])
+        cells = [run_here(cell) for cell in cells]
+    write_plan(cells[0].sweep_dir, cells, {cell.name: prepared for cell in cells}, ["test"], "call")
+    assert oracle_check.check_sweep(cells[0].sweep_dir, Console(quiet=True)) == 1
+
+
+def test_without_a_saved_policy_the_check_says_so(sweep, tmp_path):
+    cell = run_here(Cell.of(replace(sweep[0].config, runs_dir=str(tmp_path), save="none")))
+    write_plan(cell.sweep_dir, [cell], {cell.name: prepared_for(cell)}, ["test"], "call")
+    with pytest.raises(ConfigError, match=r"no policy is saved.*save=final"):
+        oracle_check.check_sweep(cell.sweep_dir, Console(quiet=True))
+
+
+def run_here(cell: Cell) -> Cell:
+    """With a cache of its own: step 0 of a sabotaged cell is not that of others."""
+    status = run_one(cell, prepared_for(cell), InputCache())
+    assert status.state == "done", status.error
+    return cell
 
 
 def test_excess_counts_both_standard_errors():

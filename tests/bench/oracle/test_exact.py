@@ -76,7 +76,9 @@ def test_tilted_policy_solves_the_constrained_problem():
 def _bare_world(log_reference, gold):
     share = torch.ones(1, dtype=torch.float64)
     rows = (torch.from_numpy(values)[None] for values in (log_reference, gold))
-    return ExactWorld([[1]], [[0]] * len(gold), [""] * len(gold), share, collate([[1]], [[0]], pad_id=0), *rows)
+    return ExactWorld(
+        [[1]], [[0]] * len(gold), [""] * len(gold), torch.tensor([0]), share, collate([[1]], [[0]], pad_id=0), *rows
+    )
 
 
 def test_frontier_rises_with_slope_equal_to_the_temperature(small):
