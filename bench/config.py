@@ -4,6 +4,8 @@ Every value is checked here, before anything is built or trained, with a message
 value seen and what is allowed.
 """
 
+import functools
+import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -32,8 +34,10 @@ from bench.sections import (
     RlooConfig,
     TrackingConfig,
 )
+from gold_rm.errors import UserError
 
 EXTERNAL = "external"
+DIRECTORIES = "directories"  # the builder of worlds of ready parts
 SAVE_MODES = ("none", "final", "best", "all")
 # Those of bench.methods and bench.losses, which need torch: seconds that a sweep of these names need not wait for.
 METHOD_NAMES = (GPO, ONLINE, RLOO, BEST_OF_N)
@@ -187,6 +191,7 @@ class CellConfig:
         used = {PROXY: self.uses_proxy, **{name: self.method == name for name in (ONLINE, RLOO, BEST_OF_N)}}
         if self.labels.by != PROXY:
             settings["labels"] = {key: value for key, value in settings["labels"].items() if key != "by"}
+        settings["world"]["params"] |= _files_of(self.world)
         if self.method in WITHOUT_LOSS:
             settings["loss"] = None
         elif self.external is None and self.loss not in BUILT_IN_LOSSES:
@@ -194,6 +199,23 @@ class CellConfig:
         return fingerprint_of(
             {k: v for k, v in settings.items() if used.get(k, True) and (k not in unset or v != unset[k])}
         )
+
+
+def _files_of(world: WorldConfig) -> dict[str, str]:
+    """Hashes in the place of the paths of a world of ready parts, which is what is in its files."""
+    if world.builder != DIRECTORIES:
+        return {}
+    return _hashes(json.dumps(world.params, sort_keys=True))
+
+
+@functools.cache
+def _hashes(params: str) -> dict[str, str]:
+    from bench.worlds import directories
+
+    try:
+        return directories.inputs(build_checked(directories.Params, json.loads(params), "world.params"))
+    except UserError:  # not there: whoever needs it will say so
+        return {}
 
 
 def values_of(loss: str) -> str:

@@ -6,7 +6,7 @@ from pathlib import Path
 # What a model's outputs depend on: weights, configuration and tokenizer. Notes and logs beside them do not count.
 _FINGERPRINTED = (
     "*.safetensors", "*.safetensors.index.json", "config.json", "tokenizer*.json", "special_tokens_map.json",
-    "added_tokens.json", "vocab.*", "merges.txt", "*.model",
+    "added_tokens.json", "vocab.*", "merges.txt", "*.model", "generation_config.json",
 )  # fmt: skip
 
 

@@ -12,7 +12,7 @@ import contextlib
 import math
 import shutil
 import sys
-import tempfile
+import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -29,9 +29,10 @@ from transformers import (
 
 from gold_rm.command_line import run_with_messages
 from gold_rm.comparisons import COLUMNS, HELD_OUT, TRAIN, select_split
+from gold_rm.permissions import follow_umask
 from gold_rm.reward_model import GoldModelError, encode_texts, load_tokenizer, pad_right, score_tokens
 from gold_rm.texts import read_texts
-from gold_rm.threads import available_cores, torch_threads
+from gold_rm.threads import torch_threads
 
 _BUCKET = 32  # batches among which pairs are sorted by length, so that little is padded
 _REPORTS = 5
@@ -45,7 +46,8 @@ Pairs = tuple[list[list[int]], list[list[int]]]  # token ids of the chosen and o
 class GoldTrainConfig:
     """Architecture and optimization of a gold model (a bidirectional encoder; AdamW, warm-up, linear decay).
 
-    `max_tokens` is the longest text that the model can read, now or later; `weight_decay` spares no parameter.
+    `max_tokens` is the longest text that the model can read, now or later; `weight_decay` spares no parameter;
+    `threads` of the CPU are part of the rounding of the weights.
     """
 
     layers: int = 3
@@ -59,9 +61,10 @@ class GoldTrainConfig:
     weight_decay: float = 0.01
     clip_norm: float = 1.0
     seed: int = 0
+    threads: int = 2
 
     def __post_init__(self) -> None:
-        for name in ("layers", "width", "heads", "max_tokens", "steps", "batch_pairs"):
+        for name in ("layers", "width", "heads", "max_tokens", "steps", "batch_pairs", "threads"):
             _require(name, getattr(self, name), getattr(self, name) >= 1, "1 or more")
         for name in ("lr", "clip_norm"):
             value = getattr(self, name)
@@ -90,13 +93,12 @@ def train_gold_model(
     progress: Callable[[str], None] = lambda message: None,
     *,
     loss: Loss = bradley_terry,
-    threads: int | None = None,
 ) -> None:
     """Minimize the mean of f(r(chosen) − r(rejected)) over the training comparisons; write model and tokenizer.
 
     Reward modeling as binary classification with any f: Tang et al. 2024, arXiv 2402.05749, section 3.
 
-    One seed gives one model on one machine with one number of threads.
+    One configuration gives one model on one kind of machine, however many cores it has.
 
     Args:
         comparisons: columns of ``gold_rm.comparisons.COLUMNS``.
@@ -104,14 +106,13 @@ def train_gold_model(
         directory: filled with a Hugging Face sequence classifier (safetensors) and the tokenizer.
         progress: told the agreement with the held-out comparisons a few times, the final one included.
         loss: f.
-        threads: for torch, during the fit; None takes every processor core this process may use.
     Raises:
         GoldModelError: no comparisons in a split, no tokenizer, a text longer than the model can read, or a loss
             that is not finite.
     """
     tokenizer = load_tokenizer(tokenizer_dir)
     train, held_out = (_encode(select_split(comparisons, s), tokenizer, config.max_tokens) for s in (TRAIN, HELD_OUT))
-    with torch.random.fork_rng(), torch_threads(threads or available_cores()):
+    with torch.random.fork_rng(), torch_threads(config.threads):
         torch.manual_seed(config.seed)
         model = _new_model(config, tokenizer)
         _fit(model, train, held_out, config, loss, progress)
@@ -238,10 +239,11 @@ def _new_directory(target: Path) -> Iterator[Path]:
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise GoldModelError(f"output {target} exists already; name a new directory or remove it")
     target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex}.tmp")
+    temporary.mkdir()
     try:
         yield temporary
-        temporary.chmod(0o755)  # mkdtemp's own mode shuts out other users
+        follow_umask(temporary)
         temporary.replace(target)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)

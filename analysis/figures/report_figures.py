@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from analysis.data.csv_files import write_csv
 from analysis.figures import beta_plots, frontier_plots, level_figures
 from analysis.figures.style import COLUMN_WIDTH, TEXT_WIDTH, publication, shared_legend, variant_styles
 from analysis.statistics.analyze import Analysis
@@ -62,7 +63,7 @@ def save_figure(report_figure: ReportFigure, directory: Path) -> None:
             # Without a date in the metadata, a rerun on the same records changes no file.
             dateless = {"png": {}, "svg": {"Date": None}, "pdf": {"CreationDate": None}}[extension]
             report_figure.figure.savefig(directory / f"{report_figure.name}.{extension}", metadata=dateless)
-    report_figure.data.to_csv(directory / f"{report_figure.name}.csv", index=False)
+    write_csv(report_figure.data, directory / f"{report_figure.name}.csv")
 
 
 @publication()

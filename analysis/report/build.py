@@ -4,12 +4,19 @@ The report is made in a temporary directory beside its place and renamed into it
 or the new one, never half of either.
 """
 
+import glob
+import os
 import re
+import shutil
+import socket
 import tempfile
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
+import psutil
+
+from analysis.data.csv_files import write_csv
 from analysis.data.sweep import Sweep
 from analysis.figures.report_figures import ReportFigure, report_figures, save_figure
 from analysis.report.frames import csv_frames
@@ -53,7 +60,8 @@ def build_report(
     """
     _require_replaceable(output)
     output.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{output.name}-", dir=output.parent) as scratch:
+    _remove_debris(output)
+    with tempfile.TemporaryDirectory(prefix=f"{_scratch_prefix(output)}{os.getpid()}-", dir=output.parent) as scratch:
         draft = Path(scratch) / "report"
         draft.mkdir()
         with ThreadPoolExecutor(1) as pool:
@@ -77,7 +85,7 @@ def _write_views(views: Mapping[str, Analysis], draft: Path, executed: Future | 
         for figure in figures[title].values():
             save_figure(figure, folder / "figures")
         for name, frame in csv_frames(analysis).items():
-            frame.to_csv(folder / "tables" / f"{name}.csv", index=False)
+            write_csv(frame, folder / "tables" / f"{name}.csv")
             frame.to_parquet(folder / "tables" / f"{name}.parquet", index=False)
         write_claims(analysis.claims, folder / "claims.json", analysis.standing)
     downloads = [
@@ -89,6 +97,19 @@ def _write_views(views: Mapping[str, Analysis], draft: Path, executed: Future | 
         downloads += [(path.name, path.name) for path in executed.result()]
     paths = {title: f"{folder}/figures".removeprefix("./") for title, folder in folders.items()}
     (draft / PAGE).write_text(render_page(views, figures, paths, downloads, output), encoding="utf-8")
+
+
+def _scratch_prefix(output: Path) -> str:
+    return f".{output.name}-{socket.gethostname()}-"
+
+
+def _remove_debris(output: Path) -> None:
+    """Remove what reports of this machine that were killed have left."""
+    prefix = _scratch_prefix(output)
+    for path in output.parent.glob(f"{glob.escape(prefix)}*"):
+        pid = path.name.removeprefix(prefix).partition("-")[0]
+        if pid.isdecimal() and not psutil.pid_exists(int(pid)):
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def _slug(title: str) -> str:

@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from analysis.data.best_of_n import load_best_of_n
+from analysis.data.csv_files import write_csv
 from analysis.data.sweep import RefusedSweep
 from analysis.figures.level_figures import fits_figure
 from analysis.figures.report_figures import ReportFigure, save_figure
@@ -51,7 +52,7 @@ def write_proxies(sweep: Path, output: Path, console: Console) -> None:
         raise RefusedSweep(f"{sweep}: no finished cell of method best_of_n by a proxy")
     output.mkdir(parents=True, exist_ok=True)
     for name, frame in (("proxies", studied.fits), ("coefficients", studied.coefficients)):
-        frame.to_csv(output / f"{name}.csv", index=False)
+        write_csv(frame, output / f"{name}.csv")
     with publication():
         figure = fits_figure(studied.fits, TEXT_WIDTH)
     save_figure(ReportFigure("proxy_fits", "Proxies on held-out pairs", "", figure, studied.fits), output)

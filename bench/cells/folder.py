@@ -46,6 +46,7 @@ from bench.records import (
     write_atomically,
     write_status,
 )
+from gold_rm.permissions import follow_umask
 
 
 class CellBusy(RuntimeError):
@@ -207,6 +208,7 @@ class CellFolder:
             shutil.rmtree(debris, ignore_errors=True)
         new.mkdir()
         write(new)
+        follow_umask(new)
         self._claim.require_held()
         target.parent.mkdir(parents=True, exist_ok=True)
         if target.exists():

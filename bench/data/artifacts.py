@@ -23,6 +23,7 @@ from typing import Any
 from bench.checked import fingerprint_of
 from bench.claims import Claim, read_holder, try_claim
 from gold_rm.errors import UserError
+from gold_rm.permissions import follow_umask
 
 MANIFEST_FILE = "manifest.json"
 PAIRS_FILE = "pairs.parquet"  # of a pool, of preference data
@@ -109,6 +110,7 @@ def _build(claim: Claim, target: Path, kind: str, inputs: Mapping[str, Any], bui
     temporary.mkdir()
     try:
         builder(temporary)
+        follow_umask(temporary)  # colleagues share what is built
         files = {str(path.relative_to(temporary)): _describe(path) for path in _files(temporary)}
         manifest = {"kind": kind, "inputs": inputs, "files": files}
         (temporary / MANIFEST_FILE).write_text(json.dumps(manifest, indent=1, sort_keys=True) + "\n")
@@ -123,16 +125,19 @@ def verify(path: Path) -> Artifact:
 
     Raises:
         DamagedArtifact: naming the file and what to do.
+        OSError: a file cannot be read, which says nothing of what is in it.
     """
     manifest = path / MANIFEST_FILE
     try:
-        listed = json.loads(manifest.read_text())["files"]
+        listed = json.loads(manifest.read_text(encoding="utf-8"))["files"]
         for name, expected in listed.items():
-            if not (path / name).exists():
+            if not (path / name).is_file():
                 raise _damaged(path, f"{name} is missing")
             if _describe(path / name) != expected:
                 raise _damaged(path, f"{name} does not match its checksum")
-    except (OSError, json.JSONDecodeError, KeyError) as error:
+    except (FileNotFoundError, IsADirectoryError, ValueError, KeyError, TypeError, AttributeError) as error:
+        if isinstance(error, DamagedArtifact):
+            raise
         raise _damaged(path, f"{manifest} is unreadable ({error})") from error
     return Artifact(path, fingerprint_of(listed))
 

@@ -50,11 +50,12 @@ def write_proxy(
     settings = GoldTrainConfig(
         layers=size.layers, width=size.width, heads=size.heads, max_tokens=max_tokens, steps=config.steps,
         batch_pairs=min(config.batch_pairs, config.pairs), lr=config.lr, seed=config.seed,
+        threads=_THREADS,
     )  # fmt: skip
     own = train.iloc[rows_of(config.seed, len(train), config.pairs)]
     loss = resolve_loss(config.loss).fn
     model_dir = directory / MODEL_DIR
-    train_gold_model(pd.concat([own, held_out]), tokenizer_dir, settings, model_dir, loss=loss, threads=_THREADS)
+    train_gold_model(pd.concat([own, held_out]), tokenizer_dir, settings, model_dir, loss=loss)
     write_scale(reference_dir, raw_scorer(model_dir), directory, who=f"proxy.size={config.size}")
     facts = {"comparisons": len(train), **_facts(model_dir, held_out)}
     (directory / FACTS_FILE).write_text(json.dumps(facts, indent=1) + "\n")

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from bench.data.artifacts import DamagedArtifact
+from gold_rm.fingerprint import fingerprint_of_model
 
 SOURCES_FILE = "sources.json"
 _PATHS = "paths"
@@ -17,17 +18,11 @@ def hash_file(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def hash_directory(directory: Path) -> str:
-    """SHA-256 over names and contents of the files in a directory, without its folders."""
-    files = sorted(path for path in directory.iterdir() if path.is_file())
-    return hashlib.sha256(json.dumps([(path.name, hash_file(path)) for path in files]).encode()).hexdigest()
-
-
 def write_sources(artifact: Path, hashes: Mapping[str, str], directories: Mapping[str, str | None]) -> None:
     """Note in an artifact what it was made from; an artifact's fingerprint is over its own files only.
 
     Args:
-        hashes: of every file and directory, by what it is.
+        hashes: of every file, and of every model's directory, by what it is.
         directories: those that stay where they are and are needed later.
     """
     paths = {name: str(Path(path).absolute()) for name, path in directories.items() if path is not None}
@@ -44,5 +39,5 @@ def verify_sources(artifact: Path) -> None:
         return
     built = json.loads((artifact / SOURCES_FILE).read_text())
     for name, path in built.get(_PATHS, {}).items():
-        if not Path(path).is_dir() or hash_directory(Path(path)) != built[name]:
+        if not Path(path).is_dir() or fingerprint_of_model(Path(path)) != built[name]:
             raise DamagedArtifact(f"{name} {path}: not what {artifact} was built from; start the sweep again")

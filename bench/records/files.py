@@ -83,6 +83,16 @@ def remove_temporaries(directory: Path, name: str = "*") -> None:
             path.unlink(missing_ok=True)
 
 
+def require_regular(path: Path) -> None:
+    """Refuse what is there and no file: a pipe of that name would be waited for, a directory end in a traceback.
+
+    Raises:
+        DamagedRecord: naming it.
+    """
+    if path.exists() and not path.is_file():
+        raise DamagedRecord(f"{path}: not a file; {RUN_AGAIN}")
+
+
 def read_json(path: Path, what: str, advice: str) -> dict[str, Any]:
     """Read a JSON object.
 

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, NamedTuple, get_type_hints
 
-from bench.records.files import LARGEST_INT, RUN_AGAIN, DamagedRecord
+from bench.records.files import LARGEST_INT, RUN_AGAIN, DamagedRecord, require_regular
 
 # Rises only when a key changes its meaning. Metrics come and go without it: an optional one that a record lacks is
 # NaN (None for a text), and one that this version does not know is kept.
@@ -171,6 +171,7 @@ def read_records(path: Path, *, allow_partial: bool = False) -> list[dict[str, A
             wrong type or out of range, or another schema.
     """
     rows = []
+    require_regular(path)
     lines = path.read_bytes().split(b"\n")
     if allow_partial:
         lines.pop()

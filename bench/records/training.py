@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from bench.records.files import RUN_AGAIN, TRAINING_FILE, DamagedRecord
+from bench.records.files import RUN_AGAIN, TRAINING_FILE, DamagedRecord, require_regular
 
 
 @dataclass(frozen=True)
@@ -53,6 +53,7 @@ def read_training(cell_dir: Path) -> list[dict[str, Any]]:
     path = cell_dir / TRAINING_FILE
     if not path.exists():
         return []
+    require_regular(path)
     rows = []
     for number, line in enumerate(path.read_bytes().split(b"\n")[:-1], start=1):
         try:

@@ -1,6 +1,7 @@
 """Building what the cells of a sweep stand on, once: world, gold model, reference samples, preference data."""
 
 import json
+import os
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -55,6 +56,9 @@ def _build_world(building: Building, config: WorldConfig) -> Artifact:
     inputs = {"builder": config.builder, "version": module.VERSION, "params": _plain(params)}
     if hasattr(module, "inputs"):
         inputs["files"] = module.inputs(params)
+        # The world refers to where they lie, in one spelling.
+        places = {key: os.path.abspath(inputs["params"][key]) for key in inputs["files"]}
+        inputs["params"] = inputs["params"] | places
     _require_shipped(building, config, "world", "params", inputs, params)
     return building.build("world", inputs, lambda directory: module.build(params, directory, building.progress))
 
@@ -80,13 +84,18 @@ def _require_shipped(
             )
 
 
+_GOLD_THREADS = GoldTrainConfig().threads
+
+
 def _build_gold(building: Building, config: WorldConfig, artifact: Artifact, world: World) -> Artifact:
     if world.gold_dir is not None:
         return Artifact(world.gold_dir, fingerprint_of_model(world.gold_dir))
     settings = build_checked(GoldTrainConfig, config.gold, "world.gold")
     assert world.comparisons is not None  # read_world: a gold model or comparisons
     comparisons = pd.read_parquet(world.comparisons)
-    inputs = {"world": artifact.fingerprint, "settings": _plain(settings)}
+    # The default number of threads is what there was before it was a setting.
+    named = {key: value for key, value in _plain(settings).items() if key != "threads" or value != _GOLD_THREADS}
+    inputs = {"world": artifact.fingerprint, "settings": named}
     _require_shipped(building, config, "gold", "gold", inputs)
     return building.build(
         "gold",

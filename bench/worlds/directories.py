@@ -3,6 +3,7 @@
 Models are not copied: the world refers to their directories by absolute path and keeps the hashes of what is in them.
 """
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,13 +12,14 @@ import pandas as pd
 import torch
 
 from bench.checked import ConfigError
-from bench.data.sources import hash_directory, hash_file, write_sources
+from bench.data.sources import hash_file, write_sources
 from bench.seeding import generator_for
 from bench.worlds import EVAL, TRAIN, write_world
+from gold_rm.fingerprint import fingerprint_of_model
 from gold_rm.model_directory import refusal_of
 from gold_rm.texts import TextFileError, normalized, read_texts
 
-VERSION = 2
+VERSION = 3
 _COMPARISON_COLUMNS = ("prompt", "chosen", "rejected", "split")
 _COMPARISON_SPLITS = ("train", "held_out")
 
@@ -56,9 +58,14 @@ class Params:
 
 
 def inputs(params: Params) -> dict[str, str]:
-    """SHA-256 of the files behind every path, by parameter: other weights at the same path are another world."""
+    """Hashes of what is behind every path, by parameter.
+
+    Other weights at the same path are another world; a note beside them, or another spelling of the path, is not.
+    """
     model_dirs = {"policy": params.policy, "gold": params.gold}
-    hashes = {key: hash_directory(_model_directory(key, path)) for key, path in model_dirs.items() if path is not None}
+    hashes = {
+        key: fingerprint_of_model(_model_directory(key, path)) for key, path in model_dirs.items() if path is not None
+    }
     files = {"prompts": params.prompts, "comparisons": params.comparisons}
     hashes |= {key: hash_file(_file(key, path)) for key, path in files.items() if path is not None}
     return hashes
@@ -74,8 +81,8 @@ def build(params: Params, directory: Path, progress: Callable[[str], None]) -> N
     progress(f"{len(train)} train and {len(evaluation)} evaluation prompts from {params.prompts}")
     write_world(
         directory,
-        policy=_model_directory("policy", params.policy).absolute(),
-        gold=None if params.gold is None else _model_directory("gold", params.gold).absolute(),
+        policy=Path(os.path.abspath(_model_directory("policy", params.policy))),
+        gold=None if params.gold is None else Path(os.path.abspath(_model_directory("gold", params.gold))),
         comparisons=None if params.comparisons is None else _read_comparisons(params.comparisons),
         train_prompts=train,
         eval_prompts=evaluation,

@@ -1,4 +1,3 @@
-import functools
 import math
 from dataclasses import replace
 
@@ -16,7 +15,7 @@ from gold_rm.reward_model import GoldModelError, load_gold_model
 from gold_rm.train import GoldTrainConfig, main
 
 # Several threads for such small matrices only wait for each other.
-train_gold_model = functools.partial(train.train_gold_model, threads=1)
+train_gold_model = train.train_gold_model
 
 TINY = GoldTrainConfig(layers=1, width=16, heads=2, max_tokens=32, steps=4, batch_pairs=32, lr=1e-2, warmup_steps=2)
 WORTH = dict(zip(WORDS, np.linspace(-1.5, 1.5, len(WORDS)).tolist(), strict=True))
@@ -76,7 +75,7 @@ def test_a_seed_gives_one_model_and_leaves_torch_as_it_was(tokenizer_dir, tmp_pa
     comparisons = noisy_comparisons(400)
     before = torch.get_rng_state(), torch.get_num_threads()
     for name, seed in (("first", 0), ("again", 0), ("other", 1)):
-        train.train_gold_model(comparisons, tokenizer_dir, replace(TINY, seed=seed), tmp_path / name, threads=2)
+        train.train_gold_model(comparisons, tokenizer_dir, replace(TINY, seed=seed, threads=2), tmp_path / name)
     assert torch.equal(torch.get_rng_state(), before[0])
     assert torch.get_num_threads() == before[1]
     first, again, other = (load_file(tmp_path / name / "model.safetensors") for name in ("first", "again", "other"))

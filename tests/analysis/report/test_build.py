@@ -1,9 +1,13 @@
 """The report as a whole: files, self-containment, escaping, atomic replacement, refusals."""
 
 import json
+import os
 import re
+import socket
+import subprocess
 from html.parser import HTMLParser
 from itertools import pairwise
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -140,6 +144,21 @@ def test_a_failure_leaves_the_old_report_and_no_litter(tmp_path, monkeypatch, fe
         build_report([sweep], output, notebooks=False)
     assert (output / "index.html").read_text().endswith("old")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "small"]
+
+
+def test_what_a_killed_report_has_left_is_removed_by_the_next(tmp_path, few_figures):
+    sweep_dir = write_sweep(tmp_path / "runs" / "s", SMALL, with_samples=False)
+    process = subprocess.Popen(["true"])
+    process.wait()
+    here = f"{sweep_dir}/.report-{socket.gethostname()}"
+    dead, alive, foreign = (
+        Path(f"{name}-x")
+        for name in (f"{here}-{process.pid}", f"{here}-{os.getpid()}", f"{sweep_dir}/.report-elsewhere-1")
+    )
+    for path in (dead, alive, foreign):
+        (path / "report").mkdir(parents=True)
+    build_report([load_sweep(sweep_dir)], sweep_dir / "report", notebooks=False)
+    assert [path.exists() for path in (dead, alive, foreign)] == [False, True, True]
 
 
 def test_a_folder_that_is_no_report_is_never_replaced(tmp_path):

@@ -208,8 +208,19 @@ def test_a_builder_that_lost_its_claim_publishes_nothing_of_its_own(tmp_path, is
         (lambda path: (path / MANIFEST_FILE).unlink(), "manifest.json is unreadable"),
         (lambda path: (path / MANIFEST_FILE).write_text('{"files": {'), "manifest.json is unreadable"),
         (lambda path: (path / MANIFEST_FILE).write_text("{}"), "manifest.json is unreadable"),
+        (lambda path: (path / MANIFEST_FILE).write_text("[1]"), "manifest.json is unreadable"),
+        (lambda path: (path / MANIFEST_FILE).write_bytes(b"\xff"), "manifest.json is unreadable"),
     ],
-    ids=["changed", "truncated", "deleted", "no manifest", "cut manifest", "empty manifest"],
+    ids=[
+        "changed",
+        "truncated",
+        "deleted",
+        "no manifest",
+        "cut manifest",
+        "empty manifest",
+        "list as manifest",
+        "bytes",
+    ],
 )
 def test_damage_is_found_and_the_message_says_what_to_do(tmp_path, harm, complaint):
     artifact = build_once(tmp_path, "kind", INPUTS, write_two_files)
@@ -230,3 +241,30 @@ def test_one_flipped_bit_of_unchanged_size_is_found(tmp_path):
     weights.write_bytes(damaged)
     with pytest.raises(DamagedArtifact, match=r"weights\.bin does not match its checksum"):
         verify(artifact.path)
+
+
+def test_a_file_that_cannot_be_read_is_not_called_damaged(tmp_path, monkeypatch):
+    """Another user's, or a network that is down: to delete it would be the wrong advice."""
+    artifact = build_once(tmp_path, "kind", INPUTS, write_two_files)
+
+    def refuse(path):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr("bench.data.artifacts._describe", refuse)
+    with pytest.raises(PermissionError, match="Permission denied"):
+        verify(artifact.path)
+
+
+def test_what_is_built_is_as_readable_as_the_umask_says(tmp_path):
+    """safetensors writes files that only their owner can read."""
+
+    def write_private(directory):
+        write_two_files(directory)
+        (directory / "model" / "weights.bin").chmod(0o600)
+
+    before = os.umask(0o027)
+    try:
+        artifact = build_once(tmp_path, "kind", INPUTS, write_private)
+    finally:
+        os.umask(before)
+    assert {path.stat().st_mode & 0o777 for path in artifact.path.rglob("*") if path.is_file()} == {0o640}

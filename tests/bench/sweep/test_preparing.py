@@ -105,6 +105,29 @@ def test_models_of_the_wrong_kind(world, tmp_path):
             prepare(world.config(tmp_path / "runs", changes))
 
 
+def test_the_same_files_by_another_spelling_are_the_same_world_and_cells(world, tmp_path, monkeypatch):
+    first, _ = prepared(world, tmp_path)
+    spelt = str(world.policy.parent / "." / ".." / world.policy.parent.name / f"{world.policy.name}/")
+    monkeypatch.chdir(world.prompts.parent)
+    changes = {"world.params.policy": spelt, "world.params.prompts": world.prompts.name}
+    again, built = prepared(world, tmp_path, **changes)
+    assert (again, built) == (first, [])
+    runs = tmp_path / "runs"
+    one, other = world.config(runs), world.config(runs, changes)
+    assert one.world.params != other.world.params
+    assert one.fingerprint == other.fingerprint
+    nowhere = world.config(runs, {"world.params.policy": str(tmp_path / "nowhere")})
+    assert nowhere.fingerprint != one.fingerprint
+
+
+def test_a_note_beside_the_weights_is_no_other_world(world, tmp_path):
+    policy = tmp_path / "policy"
+    shutil.copytree(world.policy, policy)
+    first, _ = prepared(world, tmp_path, **{"world.params.policy": str(policy)})
+    (policy / "README.md").write_text("a note\n")
+    assert prepared(world, tmp_path, **{"world.params.policy": str(policy)}) == (first, [])
+
+
 def test_a_damaged_artifact_is_refused_and_deleting_it_helps(world, tmp_path):
     result, _ = prepared(world, tmp_path)
     file = result.preferences.path / "pairs.parquet"

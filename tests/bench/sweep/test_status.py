@@ -232,3 +232,15 @@ def test_every_file_is_checked_against_what_its_cell_has_written(sweep_dir, monk
     assert said[-1] == f"{files} files checked, 2 damaged or missing; 1 cells of an older version have no checksums"
     assert f"{cell / RECORDS_FILE}: {told}" in said[-3]
     assert f"{shared}: not what it was" in said[-2]
+
+
+@pytest.mark.parametrize("name", [RECORDS_FILE, STATUS_FILE])
+@pytest.mark.parametrize("put", [os.mkfifo, os.mkdir])
+def test_a_pipe_or_a_folder_in_the_place_of_a_file_is_damage(sweep_dir, name, put):
+    """A pipe would be waited for."""
+    cell = sweep_dir / synthetic_runs.cell_name("logistic", 0.1, 0)
+    (cell / name).unlink()
+    put(cell / name)
+    view = cell_view(sweep_dir, cell.name)
+    assert view.state == "failed"
+    assert f"{name}: not a file" in view.error
