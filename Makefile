@@ -10,7 +10,7 @@ ARGS ?=
 SWEEP ?= frontier
 
 .DEFAULT_GOAL := help
-.PHONY: help setup sweep gao smoke report pictures world test test-gpu bench test-full check format sync lock clean
+.PHONY: help setup sweep gao smoke report pictures world test test-gpu bench test-full faults mutants check format sync lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -68,6 +68,12 @@ bench: $(INSTALLED) ## times of a cell, its parts, cells beside TRL's DPOTrainer
 
 test-full: $(INSTALLED) ## all tests, slow ones too
 	@$(PY) -m pytest --numprocesses 2 --dist worksteal
+
+faults: $(INSTALLED) ## kill, starve and damage a small sweep on purpose: nothing may be lost (minutes)
+	@PYTHONPATH=tests $(PY) -m faults
+
+mutants: $(INSTALLED) ## put wrong formulas into copies of the code: a test has to fail for each (minutes)
+	@PYTHONPATH=tests $(PY) -m mutants $(ARGS)
 
 check: $(INSTALLED) ## lint, formatting, types
 	@$(PY) -m ruff check .

@@ -11,7 +11,9 @@ from rich.console import Console
 from gold_rm.errors import UserError
 
 BAD_INPUT, INTERRUPTED = 2, 130
-_NO_MEMORY = ("can't allocate memory", "out of memory", "cannot allocate memory")  # torch raises RuntimeError for it
+_NO_MEMORY = (  # torch raises RuntimeError for it, the loader of its libraries ImportError
+    "can't allocate memory", "out of memory", "cannot allocate memory", "failed to map segment",
+)  # fmt: skip
 
 
 def terminal() -> Console:

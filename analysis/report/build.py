@@ -10,7 +10,7 @@ import re
 import shutil
 import socket
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
@@ -75,7 +75,7 @@ def build_report(
 
 def _write_views(views: Mapping[str, Analysis], draft: Path, executed: Future | None, output: Path) -> None:
     # The first view's files lie where a reader of one sweep expects them, each further view's in a folder of its own.
-    folders = {title: _slug(title) if number else "." for number, title in enumerate(views)}
+    folders = dict(zip(views, _folders(views), strict=True))
     figures: dict[str, dict[str, ReportFigure]] = {}
     for title, analysis in views.items():
         folder = draft / folders[title]
@@ -110,6 +110,21 @@ def _remove_debris(output: Path) -> None:
         pid = path.name.removeprefix(prefix).partition("-")[0]
         if pid.isdecimal() and not psutil.pid_exists(int(pid)):
             shutil.rmtree(path, ignore_errors=True)
+
+
+def _folders(titles: Iterable[str]) -> list[str]:
+    """A folder for each view, and no folder for two: the first title's is the report's own.
+
+    >>> _folders(["main", "lr = 1", "a/b", "a-b"])
+    ['.', 'lr=1', 'a-b', 'a-b-2']
+    """
+    folders: list[str] = []
+    for title in titles:
+        name, count = _slug(title), 1
+        while (folder := name if count == 1 else f"{name}-{count}") in folders:
+            count += 1
+        folders.append(folder if folders else ".")
+    return folders
 
 
 def _slug(title: str) -> str:

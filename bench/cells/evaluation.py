@@ -102,6 +102,10 @@ def evaluate_samples(
         ),
     }
     warnings = []
+    if special := sum(policy.holds_special_token(ids) for ids in responses):
+        warnings.append(
+            f"step {step}: {special} of {len(responses)} responses hold special tokens, which gold models read as text"
+        )
     if (gap := disagreement_in_se(kl.exact_per_position, kl.k1)) > KL_DISAGREEMENT_LIMIT:
         warnings.append(
             f"step {step}: KL {metrics['kl']:.3g} and its cross-check k1 {metrics['kl_k1']:.3g} are {gap:.1f} "

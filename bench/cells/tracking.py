@@ -38,6 +38,15 @@ SECONDS_TO_ANSWER = 30.0  # of the server, or of W&B's own service; what it has 
 _PROVENANCE = ("gold_model", "preferences", "reference", "git_commit", "method", "variant", "strength")
 
 
+# Where a W&B agent started this process, they would put all cells into the agent's run.
+_OF_AN_AGENT = ("WANDB_RUN_ID", "WANDB_SWEEP_ID", "WANDB_SWEEP_PARAM_PATH", "WANDB_RESUME")
+
+
+def _leave_agent() -> None:
+    for name in _OF_AN_AGENT:
+        os.environ.pop(name, None)
+
+
 def check_login(config: CellConfig) -> None:
     """Refuse ``online`` without a key at once; wandb itself would wait for somebody to type one.
 
@@ -54,6 +63,7 @@ def check_login(config: CellConfig) -> None:
         return
     import wandb
 
+    _leave_agent()
     # wandb.login(prompt=False) would ask the server, for as long as it takes.
     try:
         settings = wandb.setup().settings
@@ -156,6 +166,7 @@ class Tracker:
     def _start(self) -> None:
         import wandb  # half a second; paid only where it is used
 
+        _leave_agent()
         config, settings = self._cell.config, self._cell.config.tracking.wandb
         if self._mode == OFFLINE:
             shutil.rmtree(self._cell.directory / WANDB_DIR, ignore_errors=True)

@@ -143,8 +143,10 @@ def write_preferences(
     data["flipped"] = outcome.flipped.numpy()
     data["chosen_tokens"] = data["chosen_ids"].map(len)
     data["rejected_tokens"] = data["rejected_ids"].map(len)
-    identical = (pool["text_a"] == pool["text_b"]).to_numpy()
-    tied = outcome.tie.numpy() & ~identical
+    # Of one response twice, ρ is 0 whatever the policy; two token sequences of one text are two responses.
+    identical = (pool["ids_a"].map(tuple) == pool["ids_b"].map(tuple)).to_numpy()
+    # Scores of one text in two batches differ by rounding, which is no preference.
+    tied = (outcome.tie.numpy() | (pool["text_a"] == pool["text_b"]).to_numpy()) & ~identical
     dropped = identical | (tied if labels.rule == "deterministic" else False)
     kept = [*PREFERENCE_COLUMNS, *(name for name in data if name.startswith(f"{PROXY}_"))]
     data.loc[~dropped, kept].to_parquet(directory / PAIRS_FILE, index=False)

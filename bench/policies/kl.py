@@ -37,7 +37,11 @@ def position_kl_(
     log_ratio = torch.sub(log_policy, log_reference, out=log_reference)
     drawn = log_ratio.gather(-1, targets.unsqueeze(-1)).squeeze(-1)
     # Not torch.nn.functional.kl_div(log_policy, log_reference), which is KL(reference‖policy).
-    return log_policy.exp_().mul_(log_ratio).sum(-1), drawn
+    terms = log_policy.exp_().mul_(log_ratio)
+    kl = terms.sum(-1)
+    if (banned := kl.isnan() & ~drawn.isnan()).any():  # tokens of logit −∞, which contribute 0 · log 0 = 0
+        kl = torch.where(banned, terms.nansum(-1), kl)
+    return kl, drawn
 
 
 def disagreement_in_se(kl: Float[Tensor, " sequences"], k1: Float[Tensor, " sequences"]) -> float:

@@ -3,6 +3,7 @@
 import copy
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -46,6 +47,15 @@ class Policy(LanguageModel):
             [[self.eos_id, *ids] for ids in ([], *bare)], clean_up_tokenization_spaces=False
         )
         return [text.removeprefix(before) for text in texts]
+
+    def holds_special_token(self, response: TokenIds) -> bool:
+        """Whether a special token, other than the end that it has come to, is in a response."""
+        inside = response[:-1] if response and self.ends(response[-1]) else response
+        return not self._special.isdisjoint(inside)
+
+    @cached_property
+    def _special(self) -> frozenset[int]:
+        return frozenset(self.tokenizer.all_special_ids)
 
     def sample(
         self, prompt_ids: Sequence[TokenIds], *, uniforms: Float64[Tensor, "responses tokens"], batch_size: int

@@ -151,6 +151,15 @@ def test_a_w_and_b_that_raises_costs_no_cell(make_cell, monkeypatch, capsys, bro
     assert (run.name, len(split(run.history)[1])) == (after.name, 3), "the next cell has a run of its own"
 
 
+def test_a_w_and_b_agents_variables_do_not_make_one_run_of_all_cells(tiny_world, tmp_path, monkeypatch):
+    monkeypatch.setenv("WANDB_SWEEP_ID", "sw1")
+    monkeypatch.setenv("WANDB_RUN_ID", "of-the-agent")
+    in_own_process(tiny_world, tmp_path / "runs", "pass", keep=("WANDB_SWEEP_ID", "WANDB_RUN_ID"))
+    runs = list(map(read_offline_run, offline_run_files(tmp_path / "runs")))
+    cells = [tiny_world.cell(tmp_path / "runs", {"seed": seed}) for seed in (0, 1)]
+    assert {(run.id, run.project) for run in runs} == {(cell.id, "gpo-bench") for cell in cells}
+
+
 def test_settings_that_w_and_b_refuses_are_one_message(make_cell, tmp_path):
     """In a process of its own: W&B reads the environment once."""
     code = (
@@ -179,7 +188,7 @@ def test_a_server_that_does_not_answer_is_waited_for_half_a_minute(make_cell, mo
     assert (settings.init_timeout, settings.finish_timeout, settings.finish_timeout_raises) == (30, 30, True)
 
 
-def in_own_process(tiny_world, runs, harm, *, seeds=(0, 1), mode="offline"):
+def in_own_process(tiny_world, runs, harm, *, seeds=(0, 1), mode="offline", keep=()):
     """Run cells of which the first does `harm`, statements on `service` (a pid); what was said, and seconds it took.
 
     In a process of its own: W&B starts its service once for each.
@@ -209,7 +218,7 @@ for seed in {seeds!r}:
     print(status.state, status.error)
 """
     # W&B tells processes started by this one, through a variable, to use this one's service.
-    environment = {key: value for key, value in os.environ.items() if "WANDB" not in key}
+    environment = {key: value for key, value in os.environ.items() if "WANDB" not in key or key in keep}
     environment["PYTHONPATH"] = os.pathsep.join((str(ROOT), str(ROOT / "tests")))
     environment |= {"WANDB_BASE_URL": "http://127.0.0.1:9", "WANDB_API_KEY": "k" * 40} if mode == "online" else {}
     started = time.monotonic()

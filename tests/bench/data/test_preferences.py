@@ -150,7 +150,9 @@ def test_each_side_keeps_its_own_columns(pool_dir, pool, tmp_path):
 
 
 def test_ties_in_gold_are_dropped_or_decided_by_a_coin(pool_dir, pool, tmp_path):
-    tied = pool.assign(gold_b=pool["gold_a"], text_b=pool["text_b"] + " x")  # no response is another's copy
+    # No response is another's copy.
+    others = pool["ids_b"].map(lambda ids: [*ids, 1])
+    tied = pool.assign(gold_b=pool["gold_a"], text_b=pool["text_b"] + " x", ids_b=others)
     for name in ("tied", "deterministic", "bradley_terry"):
         (tmp_path / name).mkdir()
     tied.to_parquet(tmp_path / "tied" / PAIRS_FILE)
@@ -161,6 +163,20 @@ def test_ties_in_gold_are_dropped_or_decided_by_a_coin(pool_dir, pool, tmp_path)
     assert (decided["label_probability"] == 0.5).all()
     chose_a = int((decided["chosen"] == pool["text_a"]).sum())
     assert binomtest(chose_a, 170, 0.5).pvalue > 1e-3
+
+
+def test_two_token_sequences_of_one_text_are_two_responses_that_tie(pool_dir, pool, tmp_path):
+    """As of bytes that are no characters: the policy tells them apart, gold does not, but for rounding."""
+    same = pool.assign(
+        text_b=pool["text_a"], gold_b=pool["gold_a"] + 1e-7, ids_b=pool["ids_a"].map(lambda ids: [*ids, 1])
+    )
+    for name in ("same", "deterministic", "bradley_terry"):
+        (tmp_path / name).mkdir()
+    same.to_parquet(tmp_path / "same" / PAIRS_FILE)
+    dropped, facts = labeled(tmp_path / "same", tmp_path / "deterministic")
+    assert (len(dropped), facts["gold_ties"], facts["identical_responses"]) == (0, 170, 0)
+    kept, _ = labeled(tmp_path / "same", tmp_path / "bradley_terry", rule="bradley_terry")
+    assert len(kept) == 170
 
 
 def test_bradley_terry_and_flips_follow_their_probabilities(pool_dir, tmp_path):

@@ -105,6 +105,24 @@ def test_worked_example_by_hand():
     assert log_ratio.tolist() == pytest.approx([math.log(0.5 / 0.75), math.log(0.8 / 0.5)], abs=1e-6)
 
 
+def test_tokens_that_cannot_be_drawn_count_nothing():
+    """Logits of −∞, as a model with banned tokens gives: 0 · log 0 is 0, in both policies or in one."""
+    never = -math.inf
+    policy, reference = torch.tensor([[0.0, 1.0, never]]), torch.tensor([[1.0, 0.0, never]])
+    kl, drawn = position_kl_(policy.clone(), reference.clone(), torch.tensor([1]))
+    p, q = policy[0, :2].softmax(0), reference[0, :2].softmax(0)
+    assert kl.item() == pytest.approx((p * (p / q).log()).sum().item())
+    assert drawn.item() == pytest.approx((p[1] / q[1]).log().item())
+    kl, _ = position_kl_(policy.clone(), torch.tensor([[1.0, 0.0, 2.0]]), torch.tensor([1]))
+    q = torch.tensor([1.0, 0.0, 2.0]).softmax(0)[:2]
+    assert kl.item() == pytest.approx((p * (p / q).log()).sum().item())
+    # What π can say and π_ref cannot makes the KL infinite; a policy that is NaN stays so.
+    kl, _ = position_kl_(torch.tensor([[0.0, 1.0, 2.0]]), reference.clone(), torch.tensor([1]))
+    assert kl.item() == math.inf
+    kl, _ = position_kl_(torch.full((1, 3), math.nan), reference.clone(), torch.tensor([1]))
+    assert kl.isnan().all()
+
+
 def test_disagreement_is_counted_in_standard_errors_of_the_paired_difference():
     k1 = torch.tensor([1.0, 3.0, 2.0, 2.0])
     kl = k1 + torch.tensor([0.2, 0.4, 0.2, 0.4])  # differences: mean 0.3, SD 0.1155, SE 0.0577

@@ -192,3 +192,10 @@ def test_devices(monkeypatch):
 def test_a_device_that_this_machine_lacks_is_refused():
     with pytest.raises(ConfigError, match="device='cuda': "):
         resolve_device("cuda")
+
+
+def test_special_tokens_inside_a_response_are_told_from_its_end(tmp_path):
+    policy = tiny_policy(tmp_path / "p", next(iter(ARCHITECTURES)))
+    end, word = policy.eos_id, next(i for i in range(policy.vocabulary) if i not in policy.tokenizer.all_special_ids)
+    held = [policy.holds_special_token(ids) for ids in ([], [word], [word, end], [end], [word, end, word], [end, end])]
+    assert held == [False, False, False, False, True, True]
