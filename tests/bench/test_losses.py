@@ -239,6 +239,7 @@ calls = []
 by_maximum = lambda z: -z / z.abs().max().detach()
 by_minimum = lambda z: -(z - z.min().detach())
 by_number = lambda z: -z if len(z) > 8 else -z - z**2
+few_in_a_row = lambda z: -z if z.dim() > 1 or len(z) > 8 else -z - z**2
 one_axis = lambda z: -z - z.sum(-1, keepdim=True).detach() * (z.dim() > 1)
 noisy = lambda z: -z + 1e-9 * torch.randn_like(z)
 moves_generator = lambda z: -z + 0 * torch.randn_like(z)
@@ -312,6 +313,7 @@ def test_a_built_in_loss_passes_the_check_for_users_losses_with_its_declared_fac
         ("by_maximum", "not elementwise"),
         ("by_minimum", "not elementwise"),
         ("by_number", "not elementwise"),
+        ("few_in_a_row", "not elementwise"),
         ("one_axis", "a table of z gives other values than a row"),
         ("noisy", "gives another value when it is called again"),
         ("moves_generator", "draws from a global random generator"),
@@ -353,7 +355,10 @@ def test_the_values_of_a_loss_say_what_it_is():
     assert len({loss_values(name) for name in NAMES}) == len(NAMES)
 
 
-@pytest.mark.parametrize(("change", "other"), [("1.001 * (1 - z) ** 2", True), ("(1 - z) ** 2 * (1 + 1e-13)", False)])
+@pytest.mark.parametrize(
+    ("change", "other"),
+    [("1.001 * (1 - z) ** 2", True), ("(1 - z) ** 2 + 1", True), ("(1 - z) ** 2 * (1 + 1e-13)", False)],
+)
 def test_an_edited_loss_is_another(tmp_path, monkeypatch, change, other):
     monkeypatch.syspath_prepend(tmp_path)
     values = []

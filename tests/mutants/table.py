@@ -31,7 +31,7 @@ _INPUT_TESTS, _EVALUATION_TESTS = "tests/bench/cells/test_inputs.py", "tests/ben
 _PREFERENCE_TESTS, _LABEL_TESTS = "tests/bench/data/test_preferences.py", "tests/gold_rm/test_labeling.py"
 _STATISTICS_TESTS = "tests/analysis/statistics"
 _CONFIGURATION_TESTS = f"{_STATISTICS_TESTS}/test_discordance.py"
-_CURVE_TESTS = f"{_STATISTICS_TESTS}/test_frontier.py {_STATISTICS_TESTS}/test_smoothing.py {_STATISTICS_TESTS}/claims"
+_CURVE_TESTS = f"{_STATISTICS_TESTS}/test_curves.py {_STATISTICS_TESTS}/test_frontier.py"
 
 MUTANTS = (
     Mutant("logistic, 1 % steeper", _GPO, "functional.logsigmoid(z)", "functional.logsigmoid(1.01 * z)", _LOSS_TESTS),

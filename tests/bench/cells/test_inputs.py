@@ -130,6 +130,25 @@ def test_more_samples_leave_the_first_of_every_prompt_as_they_are(make_cell):
     assert not torch.equal(evaluation_uniforms(other_seed, last), many)
 
 
+def test_what_every_checkpoint_is_measured_on_is_what_was_prepared(cache, make_cell):
+    """Held against the files: the prompts, in their order, π_ref's first sample of each, and the held-out pairs."""
+    cell = make_cell()
+    prepared = prepared_for(cell)
+    shared, on = cache.shared(prepared, cell.config), cache.shared(prepared, cell.config).evaluation
+    samples = pd.read_parquet(prepared.reference.path / "samples.parquet")
+    first = samples[samples["sample_id"] == 0].sort_values("prompt_id")
+    assert on.prompts == first["prompt"].tolist()
+    assert on.prompt_ids == shared.reference.encode(on.prompts)
+    assert on.reference_responses == first["response"].tolist()
+    assert on.reference_gold[:, 0].tolist() == first["gold"].tolist()
+    pairs = pd.read_parquet(prepared.preferences.path / "pairs.parquet")
+    for split, loaded in (("held_out", on.held_out), ("train", shared.pool)):
+        of_split = pairs[pairs["split"] == split]
+        assert loaded.ref_logp_chosen.tolist() == pytest.approx(of_split["ref_chosen_logps"].tolist())
+        assert loaded.ref_logp_rejected.tolist() == pytest.approx(of_split["ref_rejected_logps"].tolist())
+    assert set(pairs.loc[pairs["split"] == "held_out", "prompt"]) <= set(on.prompts) | set(samples["prompt"])
+
+
 def test_few_starts_are_kept(cache, make_cell):
     for seed in range(20):
         cell = make_cell(seed=seed)

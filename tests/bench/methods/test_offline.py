@@ -12,8 +12,9 @@ from tiny_world import moved_copy, sample_pairs
 from bench.config import OptimConfig
 from bench.data.pairs import pair_logprobs
 from bench.losses import LOSSES
+from bench.methods import TrainingInputs
 from bench.methods.objective import Objective
-from bench.methods.offline import OfflineTrainer, accumulate_gradient, shuffled_batches
+from bench.methods.offline import OfflineTrainer, accumulate_gradient, objective_of, shuffled_batches
 from bench.methods.trainer import NonFiniteLoss
 from bench.policies.load import load_policy
 from bench.seeding import generator_for
@@ -94,6 +95,14 @@ def test_the_scale_moves_nothing_but_what_is_clipped(reference, pairs, name):
         margins.append(pair_logprobs(policy, pairs).rho.detach())
     assert margins[0].abs().max() > 0.1
     torch.testing.assert_close(*margins, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("length_normalized", [False, True])
+def test_a_cells_objective_is_what_its_configuration_says(tiny_world, tmp_path, length_normalized):
+    config = tiny_world.config(tmp_path, {"length_normalized": length_normalized, "loss": "hinge", "beta": 0.3})
+    objective = objective_of(TrainingInputs(config, None, None, [], None))
+    assert (objective.fn, objective.beta) == (LOSSES["hinge"].fn, 0.3)
+    assert objective.length_normalized is length_normalized
 
 
 @pytest.mark.parametrize("size", [1, 3, 8, 20, 50])

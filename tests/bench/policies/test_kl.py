@@ -130,6 +130,12 @@ def test_disagreement_is_counted_in_standard_errors_of_the_paired_difference():
     assert disagreement_in_se(k1, k1) == 0
 
 
+def test_a_hundredth_of_a_nat_is_no_rounding():
+    """Sampler and scorer that differ by so little on every sequence differ."""
+    k1 = torch.linspace(-0.5, 0.5, 256)
+    assert disagreement_in_se(k1 + 0.01 + 1e-4 * torch.sin(100 * k1), k1) > 4
+
+
 def test_rounding_near_zero_is_no_disagreement(pair):
     """After one small update both estimates are rounding noise, whose bias may be many of its own errors."""
     near = pair[0].trainable()
