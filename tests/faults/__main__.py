@@ -12,8 +12,9 @@ from faults.damages import try_damages
 from faults.ground import Tally, make_ground
 from faults.kills import try_kills
 from faults.limits import try_full_disk, try_limits, try_read_only
+from faults.mirrors import try_mirrors
 
-CAMPAIGN = (try_kills, try_limits, try_full_disk, try_read_only, try_damages)
+CAMPAIGN = (try_kills, try_limits, try_full_disk, try_read_only, try_mirrors, try_damages)
 
 
 def run_campaign(root: Path) -> list[Tally]:

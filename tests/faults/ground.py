@@ -47,21 +47,24 @@ class Ground:
         """Of ``python -m bench.train``."""
         return ["-m", *self.world.overrides(runs, CHANGES), *GRID]
 
-    def start(self, runs: Path, prepare: Callable[[], None] = lambda: None, **settings) -> subprocess.Popen[str]:
+    def start(
+        self, runs: Path, prepare: Callable[[], None] = lambda: None, *, extra: Sequence[str] = (), **settings
+    ) -> subprocess.Popen[str]:
         """Start the sweep below `runs`.
 
         Args:
             prepare: called in the child before Python starts, to take things away from it.
+            extra: further arguments.
         """
         return subprocess.Popen(
-            [sys.executable, "-m", "bench.train", *self.arguments(runs)], cwd=ROOT, text=True,
+            [sys.executable, "-m", "bench.train", *self.arguments(runs), *extra], cwd=ROOT, text=True,
             env={**os.environ, "GPO_FAULT": str(runs), "OMP_NUM_THREADS": "1", **settings.pop("env", {})},
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True, preexec_fn=prepare, **settings,
         )  # fmt: skip
 
     def difference(self, runs: Path) -> str | None:
         """What the sweep's records have that an undisturbed one's have not, or the other way round."""
-        there = {path.parent.name: without_times(path.parent) for path in (runs / "t").glob("*/records.jsonl")}
+        there = read_measurements(runs / "t")
         if there.keys() != self.records.keys():
             return f"{len(there)} of {len(self.records)} cells have records"
         changed = [name for name, rows in there.items() if rows != self.records[name]]
@@ -73,6 +76,15 @@ class Ground:
         if process.returncode:
             return f"afterwards, status {process.returncode}: {last_line(output)}"
         return self.difference(runs)
+
+
+def read_measurements(sweep_dir: Path) -> dict[str, list[dict]]:
+    """The records of every cell, without times and without the commit, which may change while this runs."""
+    cells = [path.parent for path in sweep_dir.glob("*/records.jsonl")]
+    return {
+        cell.name: [{key: value for key, value in row.items() if key != "git_commit"} for row in without_times(cell)]
+        for cell in cells
+    }
 
 
 def last_line(output: str) -> str:
@@ -105,9 +117,8 @@ def make_ground(root: Path) -> Ground:
     """Write the world, run its sweep undisturbed, and keep the records."""
     ground = Ground(root, write_tiny_world(root / "world"), {})
     output, problem = end(ground.start(root / "undisturbed"))
-    cells = sorted((root / "undisturbed" / "t").glob("*/records.jsonl"))
-    assert (problem, len(cells)) == (None, CELLS), output
-    ground.records.update({path.parent.name: without_times(path.parent) for path in cells})
+    ground.records.update(read_measurements(root / "undisturbed" / "t"))
+    assert (problem, len(ground.records)) == (None, CELLS), output
     return ground
 
 
