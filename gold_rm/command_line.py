@@ -1,14 +1,13 @@
 """What all commands have in common: terminal, exit statuses, and messages for what a user can mend."""
 
 import io
-import signal
 import sys
 from collections.abc import Callable
-from types import FrameType
 
 from rich.console import Console
 
 from gold_rm.errors import UserError
+from gold_rm.interrupts import Interrupts
 
 BAD_INPUT, INTERRUPTED = 2, 130
 _NO_MEMORY = (  # torch raises RuntimeError for it, the loader of its libraries ImportError
@@ -29,40 +28,27 @@ def run_with_messages(action: Callable[[], int], *, if_interrupted: str = "") ->
     Args:
         if_interrupted: what an interrupted user wants to know, such as how to go on.
     """
-    signals: list[int] = []
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
-
-    def interrupt(number: int, frame: FrameType | None) -> None:
-        signals.append(number)
-        raise KeyboardInterrupt
-
-    # All as Ctrl-C does: workers are ended, claims and temporary files given up.
-    for number, handler in before.items():
-        if handler is not signal.SIG_IGN:  # as nohup has asked for
-            signal.signal(number, interrupt)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # an encoding without β or ± is no reason to lose the rest
             stream.reconfigure(errors="replace")
-    try:
-        return action()
-    except KeyboardInterrupt:
-        return _interrupted(if_interrupted)
-    except UserError as error:
-        _fail(str(error))
-    except OSError as error:
-        _fail(f"{error.strerror or error}: {error.filename or 'while reading or writing'}")
-    except MemoryError as error:
-        _fail(f"not enough memory: {error}")
-    except Exception as error:
-        if signals:
-            return _interrupted(if_interrupted)  # numpy and transformers make other errors of one while imported
-        if not any(words in str(error).lower() for words in _NO_MEMORY):
-            raise
-        _fail(f"not enough memory: {' '.join(str(error).split())}")
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-    return BAD_INPUT
+    with Interrupts() as interrupts:  # all as Ctrl-C does: workers are ended, claims and temporary files given up
+        try:
+            return action()
+        except KeyboardInterrupt:
+            return _interrupted(if_interrupted)
+        except UserError as error:
+            _fail(str(error))
+        except OSError as error:
+            _fail(f"{error.strerror or error}: {error.filename or 'while reading or writing'}")
+        except MemoryError as error:
+            _fail(f"not enough memory: {error}")
+        except Exception as error:
+            if interrupts.heard:  # a library has made another error of one
+                return _interrupted(if_interrupted)
+            if not any(words in str(error).lower() for words in _NO_MEMORY):
+                raise
+            _fail(f"not enough memory: {' '.join(str(error).split())}")
+        return BAD_INPUT
 
 
 def _interrupted(words: str) -> int:

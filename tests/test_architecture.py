@@ -65,7 +65,7 @@ RULES = (
         ("hydra", "omegaconf"),
         except_in=("bench.sweep.compose",),
     ),
-    Rule("W&B lives in one module", PACKAGES, ("wandb",), except_in=("bench.cells.tracking",)),
+    Rule("W&B lives in one package", PACKAGES, ("wandb",), except_in=("bench.cells.tracking",)),
     Rule(
         "models are loaded in one place for policies and one for gold models, and made by worlds",
         PACKAGES,

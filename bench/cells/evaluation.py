@@ -11,7 +11,7 @@ from torch import Tensor
 from bench.data.judges import Judge, score_columns
 from bench.data.pairs import PairLogProbs, PreferencePairs, measure_pairs
 from bench.losses import Loss
-from bench.policies.kl import disagreement_in_se
+from bench.policies.kl import SequenceKL, disagreement_in_se
 from bench.policies.policy import Policy
 from bench.policies.scoring import sequence_kl
 from bench.policies.tokens import TokenIds
@@ -101,17 +101,19 @@ def evaluate_samples(
             np.mean([distinct_n(responses[i : i + count], 2) for i in range(0, len(responses), count)])
         ),
     }
-    warnings = []
+    said = [f"step {step}: {words}" for words in _doubts(policy, responses, kl)]
+    return SampleEvaluation(metrics, frame, said)
+
+
+def _doubts(policy: Policy, responses: Sequence[TokenIds], kl: SequenceKL) -> list[str]:
+    """What a reader of the numbers ought to know."""
+    doubts = []
     if special := sum(policy.holds_special_token(ids) for ids in responses):
-        warnings.append(
-            f"step {step}: {special} of {len(responses)} responses hold special tokens, which gold models read as text"
-        )
+        doubts.append(f"{special} of {len(responses)} responses hold special tokens, which gold models read as text")
     if (gap := disagreement_in_se(kl.exact_per_position, kl.k1)) > KL_DISAGREEMENT_LIMIT:
-        warnings.append(
-            f"step {step}: KL {metrics['kl']:.3g} and its cross-check k1 {metrics['kl_k1']:.3g} are {gap:.1f} "
-            "standard errors apart"
-        )
-    return SampleEvaluation(metrics, frame, warnings)
+        means = (float(each.double().mean()) for each in (kl.exact_per_position, kl.k1))
+        doubts.append("KL {:.3g} and its cross-check k1 {:.3g} are {:.1f} standard errors apart".format(*means, gap))
+    return doubts
 
 
 def judged(means: Mapping[str, Mapping[str, float]]) -> dict[str, Any]:

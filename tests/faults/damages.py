@@ -4,7 +4,7 @@ import os
 import shutil
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from io import StringIO
 from pathlib import Path
@@ -12,6 +12,7 @@ from pathlib import Path
 import pandas as pd
 
 from analysis.data.load import load_sweep
+from analysis.data.sweep import Sweep
 from bench import status, train
 from faults.ground import Ground, Tally, copy_of
 from gold_rm.errors import UserError
@@ -64,7 +65,7 @@ def _within(seconds: int) -> Iterator[None]:
 def try_damages(ground: Ground) -> Tally:
     """Damage one file at a time; then report, status and another call of the sweep."""
     tally = Tally("damaged files")
-    whole = load_sweep(ground.root / "undisturbed" / "t").checkpoints
+    whole = _read(load_sweep(ground.root / "undisturbed" / "t"))
     sweep = ground.root / "undisturbed" / "t"
     cell = sorted(path.parent for path in sweep.glob("*/records.jsonl"))[0]
     artifacts = ground.world.artifacts
@@ -86,7 +87,7 @@ def try_damages(ground: Ground) -> Tally:
     return tally
 
 
-def _survives(ground: Ground, path: Path, whole: pd.DataFrame) -> str | None:
+def _survives(ground: Ground, path: Path, whole: Sequence[pd.DataFrame]) -> str | None:
     runs = ground.root / "undisturbed"
     for look in (_report, _check, _train):
         try:
@@ -99,27 +100,36 @@ def _survives(ground: Ground, path: Path, whole: pd.DataFrame) -> str | None:
     return None
 
 
-def _report(ground: Ground, runs: Path, path: Path, whole: pd.DataFrame) -> str | None:
+def _report(ground: Ground, runs: Path, path: Path, whole: Sequence[pd.DataFrame]) -> str | None:
     """Refused with a name, or the same numbers, but for those of the damaged cell."""
     try:
         found = load_sweep(runs / "t")
     except UserError as error:
         return None if path.name in str(error) or str(path.parent) in str(error) else f"report: not named in {error}"
-    kept = whole[whole["cell"].isin(set(found.checkpoints["cell"]))].reset_index(drop=True)
-    left_out = len(kept) < len(whole)
+    there = set(found.checkpoints["cell"])
+    kept = [frame[frame["cell"].isin(there)].reset_index(drop=True) if "cell" in frame else frame for frame in whole]
+    left_out = len(kept[0]) < len(whole[0])
     if left_out and not any("left out" in warning for warning in found.warnings):
         return "report: a cell is left out without a word"
-    return None if found.checkpoints.equals(kept) else "report: other numbers"
+    same = all(ours.equals(theirs) for ours, theirs in zip(_read(found), kept, strict=True))
+    return None if same else "report: other numbers"
 
 
-def _check(ground: Ground, runs: Path, path: Path, whole: pd.DataFrame) -> str | None:
+def _read(sweep: Sweep) -> list[pd.DataFrame]:
+    """What figures and tables are made of: checkpoints, samples, π_ref's samples, labels."""
+    labels = pd.DataFrame({"label_probability": sweep.label_probability})
+    assert sweep.reference is not None
+    return [sweep.checkpoints, sweep.samples(final_only=False), sweep.reference, labels]
+
+
+def _check(ground: Ground, runs: Path, path: Path, whole: Sequence[pd.DataFrame]) -> str | None:
     """Said of every file of the sweep; those of artifacts are checked by whoever uses them."""
     code, said = _run(status.main, ["status", "--check", str(runs / "t")])
     of_the_sweep = path.is_relative_to(runs)
     return f"status --check: not noticed ({said[-200:]!r})" if of_the_sweep and code == 0 else None
 
 
-def _train(ground: Ground, runs: Path, path: Path, whole: pd.DataFrame) -> str | None:
+def _train(ground: Ground, runs: Path, path: Path, whole: Sequence[pd.DataFrame]) -> str | None:
     """Refused with a name, left alone, or made again; and no other cell's records change."""
     code, said = _run(train.main, ["bench.train", *ground.arguments(runs)])
     others = {name for name in ground.records if name != path.parent.name}

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 
 import pytest
 from rich.table import Table
@@ -52,6 +53,50 @@ def test_what_a_library_makes_of_an_interrupt_is_still_one(capsys, number, resto
 
     assert run_with_messages(action) == 130
     assert capsys.readouterr().err.startswith("interrupted")
+
+
+def test_an_interrupt_of_an_import_or_a_finalizer_is_not_lost(monkeypatch, tmp_path, restored):
+    """Seen of workers that were asked to stop while transformers was imported: they went on, and were killed."""
+
+    class Finalized:
+        def __del__(self):
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(0)
+
+    def finalize():
+        Finalized()  # an exception in __del__ is printed and dropped
+        time.sleep(5)
+        return 0
+
+    (tmp_path / "tries_what_it_can_import.py").write_text(
+        "import os, signal, time\n"
+        "try:\n    os.kill(os.getpid(), signal.SIGTERM)\n    time.sleep(0.2)\nexcept BaseException:\n    pass\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+
+    def import_it():
+        __import__("tries_what_it_can_import")
+        time.sleep(5)
+        return 0
+
+    assert run_with_messages(finalize) == 130
+    assert run_with_messages(import_it) == 130
+
+
+def test_an_import_that_never_ends_is_interrupted_after_a_while(monkeypatch, tmp_path, restored):
+    (tmp_path / "never_ends.py").write_text(
+        "import os, signal, time\nos.kill(os.getpid(), signal.SIGTERM)\ntime.sleep(60)\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr("gold_rm.interrupts._MOST_SECONDS", 0.5)
+    assert run_with_messages(lambda: bool(__import__("never_ends"))) == 130
+
+
+def test_what_has_ended_is_not_interrupted_later(monkeypatch, tmp_path, restored):
+    (tmp_path / "asked_at_its_end.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGTERM)\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert run_with_messages(lambda: 0 if __import__("asked_at_its_end") else 1) == 0
+    time.sleep(0.2)
 
 
 def test_an_error_of_ours_is_not_hidden(restored):

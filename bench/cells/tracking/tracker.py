@@ -1,11 +1,5 @@
-"""The mirror of a cell's records in Weights & Biases; the only module that knows wandb.
+"""One W&B run for one cell: every training step under ``train/``, every checkpoint, ``frontier/gold`` over KL."""
 
-The records on disk are the truth. Whatever fails here is reported once and costs the cell nothing. A run holds every
-training step under ``train/``, every checkpoint, and ``frontier/gold`` over KL.
-"""
-
-import netrc
-import os
 import shutil
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -13,13 +7,10 @@ from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
-from urllib.parse import urlsplit
 
-import psutil
-
-from bench.cells.background import Background
 from bench.cells.cell import Cell
-from bench.checked import ConfigError
+from bench.cells.tracking.link import DISABLED, LINK, OFFLINE
+from bench.cells.tracking.login import leave_agent
 from bench.config import CellConfig
 from bench.records import METRICS, RECORDS_FILE, CheckpointRecord, StepMetrics, read_records, read_training
 from bench.records.metrics import IDENTITY, LABELS, PROVENANCE
@@ -33,58 +24,8 @@ _CHARTED = {
     name for name, metric in METRICS.items() if metric.group not in (IDENTITY, PROVENANCE, LABELS)
 } | {"step", "label_probability", "wall_s"}  # fmt: skip
 MIRROR_FILE = "wandb-incomplete.txt"  # in a cell's folder: why its run is
-OFFLINE, DISABLED = "offline", "disabled"
 SECONDS_TO_ANSWER = 30.0  # of the server, or of W&B's own service; what it has not got by then is in the records
 _PROVENANCE = ("gold_model", "preferences", "reference", "git_commit", "method", "variant", "strength")
-
-
-# Where a W&B agent started this process, they would put all cells into the agent's run.
-_OF_AN_AGENT = ("WANDB_RUN_ID", "WANDB_SWEEP_ID", "WANDB_SWEEP_PARAM_PATH", "WANDB_RESUME")
-
-
-def _leave_agent() -> None:
-    for name in _OF_AN_AGENT:
-        os.environ.pop(name, None)
-
-
-def check_login(config: CellConfig) -> None:
-    """Refuse ``online`` without a key at once; wandb itself would wait for somebody to type one.
-
-    The server is not asked whether the key is valid: one that is down must cost no cell.
-
-    Raises:
-        ConfigError: no API key in the environment, in W&B's settings or in netrc; settings that W&B refuses; or
-            WANDB_DISABLED, which says otherwise.
-    """
-    mode = config.tracking.wandb.mode
-    if mode != "disabled" and os.environ.get("WANDB_DISABLED", "").lower() in ("true", "1", "yes"):
-        raise ConfigError(f"WANDB_DISABLED is set, but tracking.wandb.mode={mode}: unset it, or say disabled")
-    if mode != "online":
-        return
-    import wandb
-
-    _leave_agent()
-    # wandb.login(prompt=False) would ask the server, for as long as it takes.
-    try:
-        settings = wandb.setup().settings
-    except (ValueError, wandb.errors.Error) as error:  # such as WANDB_MODE= in the environment
-        raise ConfigError(
-            f"tracking.wandb.mode=online: W&B refuses its settings ({' '.join(str(error).split())})"
-        ) from error
-    if not (settings.api_key or settings.identity_token_file or _has_netrc_key(settings.base_url)):
-        raise ConfigError(
-            "tracking.wandb.mode=online: no API key; run `wandb login`, set WANDB_API_KEY, or use "
-            "tracking.wandb.mode=offline and `wandb sync` later"
-        )
-
-
-def _has_netrc_key(base_url: str) -> bool:
-    """Whether ``wandb login`` has left a key for this server where it leaves them."""
-    path = Path(os.environ.get("NETRC", "~/.netrc")).expanduser()
-    try:
-        return netrc.netrc(path).authenticators(urlsplit(base_url).hostname or "") is not None
-    except (OSError, netrc.NetrcParseError):
-        return False
 
 
 def _run_config(config: CellConfig) -> dict[str, Any]:
@@ -104,37 +45,6 @@ def _without_folders(value: Any) -> Any:
     return Path(value).name if isinstance(value, str | Path) and str(value)[:1] in ("/", "~") else value
 
 
-class _Link:
-    """What this process has with W&B: calls are made in the background, as its service and its server may hang."""
-
-    def __init__(self) -> None:
-        self.background, self._failures = Background(), 0
-
-    def mode(self, wanted: str) -> str:
-        """What a run is in: offline after a server has failed, disabled after W&B's own service has, too."""
-        return (wanted, OFFLINE, DISABLED)[min(self._failures, 2)]
-
-    def give_up(self) -> None:
-        """Leave what hangs to itself, and end W&B's service, for which the end of this process would wait."""
-        self._failures += 1
-        for child in psutil.Process().children():
-            with suppress(psutil.Error):
-                if child.name().startswith("wandb-core"):
-                    child.kill()
-        self.background = Background()
-        self.background.call(_forget_service)
-
-
-def _forget_service() -> None:
-    import wandb
-
-    with suppress(Exception):  # of a connection that is broken
-        wandb.teardown(exit_code=1)
-
-
-_link = _Link()
-
-
 class Tracker:
     """One W&B run for one cell, a sink of its folder; every method is safe to call whatever the state of W&B.
 
@@ -152,7 +62,7 @@ class Tracker:
 
     def start(self, recorded: "Recorded") -> None:
         """Open the run. An offline one cannot be taken up again: it is written anew from what is on disk."""
-        self._mode = _link.mode(self._wanted)
+        self._mode = LINK.mode(self._wanted)
         if self._mode == DISABLED:
             if self._wanted != DISABLED:
                 self._fail("it has failed twice in this process")
@@ -166,7 +76,7 @@ class Tracker:
     def _start(self) -> None:
         import wandb  # half a second; paid only where it is used
 
-        _leave_agent()
+        leave_agent()
         config, settings = self._cell.config, self._cell.config.tracking.wandb
         if self._mode == OFFLINE:
             shutil.rmtree(self._cell.directory / WANDB_DIR, ignore_errors=True)
@@ -229,11 +139,11 @@ class Tracker:
         """End the run; without this the next cell of the worker would write into it."""
         if self._mode != DISABLED:
             self._call(lambda: self._run.finish(exit_code=exit_code))
-            if not _link.background.wait(SECONDS_TO_ANSWER):
+            if not LINK.background.wait(SECONDS_TO_ANSWER):
                 self._fail(f"no answer within {SECONDS_TO_ANSWER:g} s")
-                _link.give_up()
+                LINK.give_up()
             elif self.error is not None and self._mode == "online":
-                _link.give_up()
+                LINK.give_up()
         self._note()
 
     def _note(self) -> None:
@@ -252,7 +162,7 @@ class Tracker:
                     self._fail(str(error) or repr(error))
 
         if self._mode != DISABLED:
-            _link.background.call(guarded)
+            LINK.background.call(guarded)
 
     def _fail(self, error: str) -> None:
         if self.error is None:
