@@ -43,6 +43,7 @@ from bench.records.files import (
     read_json,
     remove_temporaries,
     write_atomically,
+    write_checked_json,
     write_json,
     write_text,
 )
@@ -131,6 +132,7 @@ __all__ = [
     "read_training",
     "remove_temporaries",
     "write_atomically",
+    "write_checked_json",
     "write_json",
     "write_status",
     "write_text",

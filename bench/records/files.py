@@ -1,9 +1,10 @@
 """Names of the files that a sweep consists of, and writing them so that a reader never sees half a file."""
 
+import hashlib
 import json
 import os
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -46,11 +47,21 @@ class DamagedRecord(UserError):
 LARGEST_INT = 2**63  # integers in files stay below it, as tables hold 64 bits with a sign
 COPY_AGAIN = "delete it, and the next call of the sweep copies it again"
 RUN_AGAIN = "move the cell's directory away, and the next call runs the cell again"
+_CHECKSUM = "sha256"  # key of an object that holds the checksum of the rest of it
 
 
 def write_json(path: Path, value: Any) -> None:
     """Write JSON as `write_text` does; NaN and infinity are errors."""
     write_text(path, json.dumps(value, indent=1, allow_nan=False) + "\n")
+
+
+def write_checked_json(path: Path, value: Mapping[str, Any]) -> None:
+    """Write a JSON object with its own checksum, which `read_json` compares: a digit that has changed is no digit."""
+    write_json(path, {_CHECKSUM: _checksum_of(value), **value})
+
+
+def _checksum_of(value: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(value, allow_nan=False).encode()).hexdigest()
 
 
 def write_text(path: Path, text: str) -> None:
@@ -99,7 +110,7 @@ def read_json(path: Path, what: str, advice: str) -> dict[str, Any]:
     Args:
         what, advice: of the message, such as ``a cell status`` and how to go on.
     Raises:
-        DamagedRecord: the file is no regular file, not UTF-8, not JSON, or not an object.
+        DamagedRecord: the file is no regular file, not UTF-8, not JSON, not an object, or not what was written.
     """
     if not path.is_file():  # a pipe or a directory of that name would block, or end in a traceback
         raise DamagedRecord(f"{path}: not a file, so not {what}; {advice}")
@@ -109,4 +120,11 @@ def read_json(path: Path, what: str, advice: str) -> dict[str, Any]:
         raise DamagedRecord(f"{path}: not {what} ({error}); {advice}") from error
     if not isinstance(value, dict):
         raise DamagedRecord(f"{path}: not {what} (a {type(value).__name__}); {advice}")
+    written = value.pop(_CHECKSUM, None)  # older files have none
+    try:
+        is_whole = written is None or written == _checksum_of(value)
+    except ValueError:  # NaN, which nothing of ours writes
+        is_whole = False
+    if not is_whole:
+        raise DamagedRecord(f"{path}: not what was written ({_CHECKSUM} differs); {advice}")
     return value

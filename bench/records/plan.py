@@ -1,5 +1,6 @@
 """plan.json: the cells that a sweep consists of.
 
+    sha256    of the rest, as `write_checked_json` makes it
     schema    SCHEMA_VERSION
     sweep     name of the sweep
     command   what was typed, word by word

@@ -8,7 +8,15 @@ from pathlib import Path
 from typing import Any
 
 from bench.claims import is_claimed, read_holder
-from bench.records.files import LARGEST_INT, RECORDS_FILE, RUN_AGAIN, STATUS_FILE, DamagedRecord, read_json, write_json
+from bench.records.files import (
+    LARGEST_INT,
+    RECORDS_FILE,
+    RUN_AGAIN,
+    STATUS_FILE,
+    DamagedRecord,
+    read_json,
+    write_checked_json,
+)
 from bench.records.metrics import read_records
 
 DONE, FAILED, RUNNING, INTERRUPTED, MISSING = "done", "failed", "running", "interrupted", "missing"
@@ -66,7 +74,7 @@ _NUMBERS = ("attempts", "started_at", "updated_at", "steps_done", "steps_total",
 
 def write_status(cell_dir: Path, status: CellStatus) -> None:
     """Write status.json atomically."""
-    write_json(cell_dir / STATUS_FILE, asdict(status))
+    write_checked_json(cell_dir / STATUS_FILE, asdict(status))
 
 
 def read_status(cell_dir: Path) -> CellStatus | None:

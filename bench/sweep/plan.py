@@ -14,7 +14,7 @@ from bench.claims import hold
 from bench.config import BUILT_IN_LOSSES, CellConfig, cell_config
 from bench.data.prepared import Prepared
 from bench.data.published import published_files
-from bench.records import PLAN_FILE, DamagedRecord, read_plan, read_status, remove_temporaries, write_json
+from bench.records import PLAN_FILE, DamagedRecord, read_plan, read_status, remove_temporaries, write_checked_json
 
 if TYPE_CHECKING:
     from bench.sweep.compose import Job  # Hydra, which a worker need not wait for
@@ -82,7 +82,7 @@ def write_plan(
             claim.require_held()
             remove_temporaries(sweep_dir, PLAN_FILE)
             called = {cell.name: max(call, plan["called"].get(cell.name, call)) for cell in cells}
-            write_json(sweep_dir / PLAN_FILE, plan | {"call": call, "called": plan["called"] | called})
+            write_checked_json(sweep_dir / PLAN_FILE, plan | {"call": call, "called": plan["called"] | called})
 
 
 def _job(cell: Cell, prepared: Prepared, plan: dict[str, Any]) -> dict[str, Any]:

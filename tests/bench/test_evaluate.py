@@ -32,7 +32,7 @@ def sweep_dir(tiny_world, tmp_path_factory):
 def sweep(sweep_dir, tmp_path):
     """A copy, in which the paths to artifacts are still right."""
     shutil.copytree(sweep_dir, copy := tmp_path / "t")
-    plan = json.loads((copy / "plan.json").read_text())
+    plan = records.read_plan(copy)
     for parts in plan["prepared"].values():
         for part in parts.values():
             if isinstance(part, dict):

@@ -183,6 +183,34 @@ def test_a_status_with_a_value_that_cannot_be_is_refused_by_name(tmp_path, key, 
         records.read_status(tmp_path)
 
 
+def test_no_flipped_bit_of_a_status_is_read_as_another_status(tmp_path):
+    """Every bit of the file, one after the other."""
+    written = status(state="failed", error="ValueError: β = 0.1", files={"records.jsonl": "0123"})
+    records.write_status(tmp_path, written)
+    path = tmp_path / records.STATUS_FILE
+    whole, refused = path.read_bytes(), 0
+    for at in range(8 * len(whole)):
+        path.write_bytes(whole[: at // 8] + bytes([whole[at // 8] ^ (1 << at % 8)]) + whole[at // 8 + 1 :])
+        try:
+            assert records.read_status(tmp_path) == written
+        except DamagedRecord:
+            refused += 1
+    # What is left: six letters of "sha256", without which nothing is compared, and capitals that JSON does not tell.
+    assert refused > 0.95 * 8 * len(whole)
+
+
+def test_a_plan_with_another_digit_is_refused_and_one_without_a_checksum_is_read(tmp_path):
+    plan = records.empty_plan("s") | {"cells": [PLANNED]}
+    records.write_checked_json(tmp_path / "plan.json", plan)
+    assert records.read_plan(tmp_path) == plan
+    text = (tmp_path / "plan.json").read_text()
+    (tmp_path / "plan.json").write_text(text.replace("0.0005", "0.0007"))
+    with pytest.raises(DamagedRecord, match=r"plan\.json: not what was written \(sha256 differs\); move it away"):
+        records.read_plan(tmp_path)
+    records.write_json(tmp_path / "plan.json", plan)
+    assert records.read_plan(tmp_path)["cells"][0]["lr"] == 5e-4
+
+
 PLANNED = {"cell": "a", "variant": "squared", "strength": 0.1, "seed": 0, "lr": 5e-4}
 
 
