@@ -142,6 +142,7 @@ def test_the_gold_model_and_its_ceiling_are_of_prompts_that_it_was_not_fitted_to
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 def test_a_rebuilt_world_agrees_with_the_one_that_ships(tmp_path):
     """Within what other rounding in training makes of it: four standard errors, and a tenth of the gold's scale."""
     rebuilt = prepared(tmp_path, "world.params.rebuild=true", "pairs.pool=2560", "evaluation.reference_samples=16")
