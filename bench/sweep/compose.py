@@ -98,6 +98,8 @@ def compose_sweep(arguments: Sequence[str]) -> SweepRequest:
         ConfigError: as in `compose_one`; or a list of values for a key that is in no cell's name.
     """
     options, overrides = _parser().parse_known_args(list(arguments))
+    # Of the call, not of its cells, but what people type: short for the launcher's setting.
+    overrides = [f"hydra.launcher.{word}" if word.startswith("detach=") else word for word in overrides]
     check_overrides(overrides)
     if options.config_dir:
         overrides.append(f"hydra.searchpath=[file://{Path(options.config_dir).resolve()}]")

@@ -39,10 +39,11 @@ from bench.sweep.compose import SweepRequest, launch_with_hydra
 from bench.sweep.local import LocalWorkers, WorkersKilled
 from bench.sweep.plan import is_left, is_planned, plan_cells, write_plan
 from bench.sweep.progress import SweepProgress
+from bench.sweep.slurm import SlurmSettings, SlurmWorkers
 from bench.sweep.status import summary_line, times_line
 from gold_rm.threads import available_cores
 
-LOCAL = "local"  # the launcher that is none of Hydra's: processes of this machine
+LOCAL, SLURM = "local", "slurm"  # the launchers that are none of Hydra's: processes of this machine, tasks of SLURM
 _STANDS_ON = ("world", "labels", "pairs", "evaluation", "logits_mib", "proxy", "watch", "best_of_n")
 _ON_PAIRS = (GPO, ONLINE)  # methods that train on π_ref's pairs, of which a seed has a part to itself
 _MOST_IDLE_ROUNDS = 3
@@ -64,6 +65,9 @@ def run_sweep(request: SweepRequest, console: Console, tell: Callable[[Path], No
     cells = plan_cells(request.jobs)
     workers = _workers(request, cells[0])
     check_login(cells[0].config)
+    slurm = SlurmSettings.of(request.launcher_settings) if request.launcher == SLURM else None
+    if slurm is not None:
+        slurm.check_machine()
     sweep_dir = cells[0].sweep_dir
     tell(sweep_dir)
     call = ""  # of a call that has nothing to do
@@ -80,6 +84,10 @@ def run_sweep(request: SweepRequest, console: Console, tell: Callable[[Path], No
         prepared_at = time.monotonic()
         workers = min(workers, len(pending))
         names = [cell.name for cell in pending]
+        if slurm is not None and slurm.detach:
+            SlurmWorkers(sweep_dir, call, workers, slurm, progress_to(console)).submit()
+            console.print(f"follow it with: python -m bench.status {sweep_dir}", highlight=False, soft_wrap=True)
+            return 0
         with SweepProgress(sweep_dir, names, total=len(cells), workers=workers, console=console):
             _run(request, sweep_dir, pending, call, workers, console)
         views = [cell_view(sweep_dir, name) for name in names]
@@ -189,6 +197,9 @@ def _run(
         try:
             if request.launcher == LOCAL:
                 LocalWorkers(sweep_dir, call, min(workers, len(waiting)), _warn_on(console)).run(lambda: len(left()))
+            elif request.launcher == SLURM:
+                slurm, count = SlurmSettings.of(request.launcher_settings), min(workers, len(waiting))
+                SlurmWorkers(sweep_dir, call, count, slurm, progress_to(console)).run(lambda: len(left()))
             else:
                 jobs, max_cells = (1, workers) if is_broken else (min(workers, len(waiting)), None)
                 pool_since = server_time(sweep_dir) if jobs > 1 else None
@@ -218,7 +229,7 @@ def _work_for_hydra(
 def _workers(request: SweepRequest, cell: Cell) -> int:
     if cell.config.workers is not None:
         return cell.config.workers
-    n_jobs = request.launcher_settings.get("n_jobs", -1 if request.launcher == LOCAL else 1)
+    n_jobs = request.launcher_settings.get("n_jobs", -1 if request.launcher in (LOCAL, SLURM) else 1)
     if not isinstance(n_jobs, int) or n_jobs == 0:
         raise ConfigError(f"hydra.launcher.n_jobs={n_jobs}: must be a whole number but 0; -1 is all cores")
     return n_jobs if n_jobs > 0 else max(1, available_cores() + 1 + n_jobs)

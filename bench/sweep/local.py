@@ -82,7 +82,8 @@ class LocalWorkers:
 
     def _ended(self, slot: int, process: subprocess.Popen[bytes], cells_left: Callable[[], int]) -> None:
         if process.returncode == BAD_INPUT:
-            raise ConfigError(_last_words(self._log(slot)))
+            log = self._log(slot)
+            raise ConfigError(last_words(log) or f"a worker refused its input; see {log}")
         if process.returncode >= 0 and process.returncode != 130:
             if process.returncode > 1:
                 self._say(f"worker {process.pid} ended with status {process.returncode}; see {self._log(slot)}")
@@ -133,7 +134,8 @@ def _name_of(number: int) -> str:
         return f"signal {number}"
 
 
-def _last_words(log: Path) -> str:
+def last_words(log: Path) -> str | None:
+    """The last error that workers have written to their log."""
     lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
     said = [line for line in lines if line.startswith("error: ")]
-    return said[-1].removeprefix("error: ") if said else f"a worker refused its input; see {log}"
+    return said[-1].removeprefix("error: ") if said else None
