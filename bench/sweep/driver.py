@@ -1,14 +1,11 @@
 """A sweep from its command line to its end: plan, prepare, start workers until nothing is left, conclude."""
 
-import os
 import sys
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict
 from datetime import UTC, datetime
-from functools import partial
 from pathlib import Path
 
 from rich.console import Console
@@ -16,7 +13,7 @@ from rich.console import Console
 from bench.cells.cell import Cell
 from bench.cells.tracking import check_login
 from bench.checked import ConfigError
-from bench.claims import is_claimed, server_time
+from bench.claims import server_time
 from bench.data.parts import check_disjoint
 from bench.data.prepared import Prepared
 from bench.data.published import is_published
@@ -28,26 +25,20 @@ from bench.records import (
     ONLINE,
     POLICY_DIR,
     RECORDS_FILE,
-    WORKERS_DIR,
     cell_view,
     read_plan,
     read_records,
     read_status,
 )
 from bench.sections import PROXY
-from bench.sweep.compose import SweepRequest, launch_with_hydra
-from bench.sweep.local import LocalWorkers, WorkersKilled
-from bench.sweep.plan import is_left, is_planned, plan_cells, write_plan
-from bench.sweep.progress import SweepProgress
-from bench.sweep.slurm import SlurmSettings, SlurmWorkers
+from bench.sweep.compose import SweepRequest
+from bench.sweep.launching import check_launcher, is_detached, run_in_rounds, submit_workers, workers_wanted
+from bench.sweep.plan import is_planned, plan_cells, write_plan
+from bench.sweep.progress import SweepProgress, progress_to, warnings_to
 from bench.sweep.status import summary_line, times_line
-from gold_rm.threads import available_cores
 
-LOCAL, SLURM = "local", "slurm"  # the launchers that are none of Hydra's: processes of this machine, tasks of SLURM
 _STANDS_ON = ("world", "labels", "pairs", "evaluation", "logits_mib", "proxy", "watch", "best_of_n")
 _ON_PAIRS = (GPO, ONLINE)  # methods that train on π_ref's pairs, of which a seed has a part to itself
-_MOST_IDLE_ROUNDS = 3
-_POLL_SECONDS = 1.0
 
 
 def run_sweep(request: SweepRequest, console: Console, tell: Callable[[Path], None] = lambda sweep_dir: None) -> int:
@@ -63,11 +54,9 @@ def run_sweep(request: SweepRequest, console: Console, tell: Callable[[Path], No
     """
     started = time.monotonic()
     cells = plan_cells(request.jobs)
-    workers = _workers(request, cells[0])
+    workers = workers_wanted(request, cells[0])
     check_login(cells[0].config)
-    slurm = SlurmSettings.of(request.launcher_settings) if request.launcher == SLURM else None
-    if slurm is not None:
-        slurm.check_machine()
+    check_launcher(request)
     sweep_dir = cells[0].sweep_dir
     tell(sweep_dir)
     call = ""  # of a call that has nothing to do
@@ -84,12 +73,11 @@ def run_sweep(request: SweepRequest, console: Console, tell: Callable[[Path], No
         prepared_at = time.monotonic()
         workers = min(workers, len(pending))
         names = [cell.name for cell in pending]
-        if slurm is not None and slurm.detach:
-            SlurmWorkers(sweep_dir, call, workers, slurm, progress_to(console)).submit()
-            console.print(f"follow it with: python -m bench.status {sweep_dir}", highlight=False, soft_wrap=True)
+        if is_detached(request):
+            submit_workers(request, sweep_dir, call, workers, console)
             return 0
         with SweepProgress(sweep_dir, names, total=len(cells), workers=workers, console=console):
-            _run(request, sweep_dir, pending, call, workers, console)
+            run_in_rounds(request, sweep_dir, pending, call, workers, console)
         views = [cell_view(sweep_dir, name) for name in names]
         took = times_line(views, prepared_at - started, time.monotonic() - prepared_at)
         console.print(took, highlight=False, soft_wrap=True)
@@ -101,7 +89,7 @@ def note_unsaved(cells: Sequence[Cell], console: Console) -> None:
     done = [cell for cell in cells if (status := read_status(cell.directory)) is not None and status.state == DONE]
     unsaved = [cell for cell in done if cell.config.save != "none" and not (cell.directory / POLICY_DIR).exists()]
     if unsaved:
-        _warn_on(console)(
+        warnings_to(console)(
             f"{len(unsaved)} finished cells have kept no policy, such as {unsaved[0].name}: save={cells[0].config.save}"
             " is for cells still to run; another sweep=NAME trains them again"
         )
@@ -173,80 +161,10 @@ def _check_data(cell: Cell, prepared: Prepared) -> None:
         )
 
 
-def _run(
-    request: SweepRequest, sweep_dir: Path, pending: Sequence[Cell], call: str, workers: int, console: Console
-) -> None:
-    """Start workers until every cell has had its turn, in rounds: a worker of joblib's that is killed takes its round
-    along. The cells of such a round are then run one by one, so that only the one that kills its worker does it twice.
-    """
-    idle_rounds, before, is_broken = 0, len(pending) + 1, False
-
-    def left() -> list[Cell]:
-        return [cell for cell in pending if is_left(cell, call)]
-
-    while waiting := left():
-        if all(is_claimed(cell.directory) for cell in waiting):  # by other calls, or on other machines
-            time.sleep(_POLL_SECONDS)
-            continue
-        idle_rounds = idle_rounds + 1 if len(waiting) == before else 0
-        before = len(waiting)
-        if idle_rounds == _MOST_IDLE_ROUNDS:
-            said = f"workers end without finishing a cell; giving up. What they say: {sweep_dir / WORKERS_DIR}"
-            console.print(said, style="red", highlight=False, soft_wrap=True)
-            return
-        try:
-            if request.launcher == LOCAL:
-                LocalWorkers(sweep_dir, call, min(workers, len(waiting)), _warn_on(console)).run(lambda: len(left()))
-            elif request.launcher == SLURM:
-                slurm, count = SlurmSettings.of(request.launcher_settings), min(workers, len(waiting))
-                SlurmWorkers(sweep_dir, call, count, slurm, progress_to(console)).run(lambda: len(left()))
-            else:
-                jobs, max_cells = (1, workers) if is_broken else (min(workers, len(waiting)), None)
-                pool_since = server_time(sweep_dir) if jobs > 1 else None
-                task = partial(_work_for_hydra, sweep_dir.resolve(), call, os.getpid(), max_cells, pool_since)
-                launch_with_hydra(request.fixed, task, jobs)
-            is_broken = False
-        except BrokenProcessPool:  # joblib's: when one of its workers is killed, the others end with it
-            is_broken = True
-        except WorkersKilled as error:
-            console.print(str(error), style="red", highlight=False, soft_wrap=True)
-            return
-
-
-def _work_for_hydra(
-    sweep_dir: Path, call: str, driver_pid: int, max_cells: int | None, pool_since: float | None
-) -> None:
-    """A job of a Hydra launcher: a worker, in the driver's process, in a child of it, or far away."""
-    from bench.sweep.stopping import StopRequest
-    from bench.sweep.workers import work
-
-    stop = StopRequest(driver_pid=driver_pid if os.getppid() == driver_pid else None)
-    work(sweep_dir, stop, call=call, max_cells=max_cells, pool_since=pool_since)
-    if stop.by_signal and os.getpid() == driver_pid:
-        raise KeyboardInterrupt
-
-
-def _workers(request: SweepRequest, cell: Cell) -> int:
-    if cell.config.workers is not None:
-        return cell.config.workers
-    n_jobs = request.launcher_settings.get("n_jobs", -1 if request.launcher in (LOCAL, SLURM) else 1)
-    if not isinstance(n_jobs, int) or n_jobs == 0:
-        raise ConfigError(f"hydra.launcher.n_jobs={n_jobs}: must be a whole number but 0; -1 is all cores")
-    return n_jobs if n_jobs > 0 else max(1, available_cores() + 1 + n_jobs)
-
-
 def typed_command() -> list[str]:
     """What was typed, without the machine's paths and what moves no result."""
     words = [word for word in sys.argv[1:] if not word.startswith(SWEEP_DIR_TO)]
     return ["python", "-m", f"bench.{Path(sys.argv[0]).stem}", *words]
-
-
-def progress_to(console: Console) -> Callable[[str], None]:
-    return lambda message: console.print(message, highlight=False, markup=False)
-
-
-def _warn_on(console: Console) -> Callable[[str], None]:
-    return lambda message: console.print(message, style="yellow", highlight=False, markup=False, soft_wrap=True)
 
 
 def _conclude(sweep_dir: Path, cells: Sequence[Cell], console: Console) -> int:

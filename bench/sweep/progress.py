@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
 
@@ -83,3 +83,13 @@ def _running_text(view: CellView) -> str:
     step = f"{view.status.steps_done}/{view.status.steps_total}" if view.status else ""
     kl, gold = format_measurement(view.last)
     return f"{view.name} step {step} KL {kl} gold {gold}"
+
+
+def progress_to(console: Console) -> Callable[[str], None]:
+    """Says what is being done."""
+    return lambda message: console.print(message, highlight=False, markup=False, soft_wrap=True)
+
+
+def warnings_to(console: Console) -> Callable[[str], None]:
+    """Says what is not as it should be."""
+    return lambda message: console.print(message, style="yellow", highlight=False, markup=False, soft_wrap=True)

@@ -14,8 +14,9 @@ from bench.cells.settings import check_cell_config
 from bench.cells.tracking import check_login
 from bench.data.prepared import Prepared
 from bench.records import DONE
-from bench.sweep.driver import new_call, note_unsaved, prepare_cells, progress_to, typed_command
+from bench.sweep.driver import new_call, note_unsaved, prepare_cells, typed_command
 from bench.sweep.plan import write_plan
+from bench.sweep.progress import progress_to
 from bench.sweep.stopping import StopRequest
 
 

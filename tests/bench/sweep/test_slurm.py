@@ -130,10 +130,11 @@ def test_detached_workers_finish_the_sweep_and_the_same_command_adds_none(cluste
 
 @needs_slurm
 @pytest.mark.slow
-def test_what_slurm_lacks_is_said_before_anything_is_built(cluster, monkeypatch):
+def test_what_slurm_lacks_is_said_before_anything_is_built(cluster, monkeypatch, tmp_path):
     with pytest.raises(ConfigError, match="no partition hihg here; did you mean 'high'"):
         SlurmSettings.of({"partition": "hihg"}).check_machine()
-    monkeypatch.setenv("SLURM_CONF", "/nonexistent")
+    (tmp_path / "slurm.conf").write_text("SlurmctldHost=nowhere\n")
+    monkeypatch.setenv("SLURM_CONF", str(tmp_path / "slurm.conf"))
     with pytest.raises(ConfigError, match="SLURM refuses: sinfo"):
         SlurmSettings.of({}).check_machine()
 
