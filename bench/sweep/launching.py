@@ -17,10 +17,15 @@ from bench.sweep.compose import SweepRequest, launch_with_hydra
 from bench.sweep.local import LocalWorkers, WorkersKilled
 from bench.sweep.plan import is_left
 from bench.sweep.progress import progress_to, warnings_to
+from bench.sweep.ray_workers import RaySettings, RayWorkers
 from bench.sweep.slurm import SlurmSettings, SlurmWorkers
 from gold_rm.threads import available_cores
 
-LOCAL, SLURM = "local", "slurm"  # the launchers that are none of Hydra's: processes of this machine, tasks of SLURM
+LOCAL, SLURM, RAY = (
+    "local",
+    "slurm",
+    "ray",
+)  # those that are none of Hydra's: processes of this machine, tasks elsewhere
 _MOST_IDLE_ROUNDS = 3
 _POLL_SECONDS = 1.0
 
@@ -33,13 +38,15 @@ def check_launcher(request: SweepRequest) -> None:
     """
     if request.launcher == SLURM:
         SlurmSettings.of(request.launcher_settings).check_machine()
+    elif request.launcher == RAY:
+        RaySettings.of(request.launcher_settings).check_machine()
 
 
 def workers_wanted(request: SweepRequest, cell: Cell) -> int:
     """How many workers there shall be at most."""
     if cell.config.workers is not None:
         return cell.config.workers
-    n_jobs = request.launcher_settings.get("n_jobs", -1 if request.launcher in (LOCAL, SLURM) else 1)
+    n_jobs = request.launcher_settings.get("n_jobs", -1 if request.launcher in (LOCAL, SLURM, RAY) else 1)
     if not isinstance(n_jobs, int) or n_jobs == 0:
         raise ConfigError(f"hydra.launcher.n_jobs={n_jobs}: must be a whole number but 0; -1 is all cores")
     return n_jobs if n_jobs > 0 else max(1, available_cores() + 1 + n_jobs)
@@ -79,13 +86,11 @@ def run_in_rounds(
             console.print(said, style="red", highlight=False, soft_wrap=True)
             return
         try:
-            if request.launcher == LOCAL:
-                LocalWorkers(sweep_dir, call, min(workers, len(waiting)), warnings_to(console)).run(lambda: len(left()))
-            elif request.launcher == SLURM:
-                slurm, count = SlurmSettings.of(request.launcher_settings), min(workers, len(waiting))
-                SlurmWorkers(sweep_dir, call, count, slurm, progress_to(console)).run(lambda: len(left()))
+            count = min(workers, len(waiting))
+            if (supervisor := _supervisor(request, sweep_dir, call, count, console)) is not None:
+                supervisor.run(lambda: len(left()))
             else:
-                jobs, max_cells = (1, workers) if is_broken else (min(workers, len(waiting)), None)
+                jobs, max_cells = (1, workers) if is_broken else (count, None)
                 pool_since = server_time(sweep_dir) if jobs > 1 else None
                 task = partial(_work_for_hydra, sweep_dir.resolve(), call, os.getpid(), max_cells, pool_since)
                 launch_with_hydra(request.fixed, task, jobs)
@@ -95,6 +100,20 @@ def run_in_rounds(
         except WorkersKilled as error:
             console.print(str(error), style="red", highlight=False, soft_wrap=True)
             return
+
+
+def _supervisor(
+    request: SweepRequest, sweep_dir: Path, call: str, count: int, console: Console
+) -> LocalWorkers | SlurmWorkers | RayWorkers | None:
+    """Who starts and watches the workers; None where Hydra's launcher does."""
+    if request.launcher == LOCAL:
+        return LocalWorkers(sweep_dir, call, count, warnings_to(console))
+    if request.launcher == SLURM:
+        settings = SlurmSettings.of(request.launcher_settings)
+        return SlurmWorkers(sweep_dir, call, count, settings, progress_to(console))
+    if request.launcher == RAY:
+        return RayWorkers(sweep_dir, call, count, RaySettings.of(request.launcher_settings), warnings_to(console))
+    return None
 
 
 def _work_for_hydra(
