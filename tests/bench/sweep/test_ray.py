@@ -108,6 +108,7 @@ def begin(tiny_world, tmp_path):
 
 @needs_ray
 @pytest.mark.slow
+@pytest.mark.cluster
 def test_a_node_that_dies_changes_no_record(begin, cluster, tmp_path):
     address, node = cluster
     local = begin("local")
@@ -131,6 +132,7 @@ def test_a_node_that_dies_changes_no_record(begin, cluster, tmp_path):
 
 @needs_ray
 @pytest.mark.slow
+@pytest.mark.cluster
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_command_leaves_no_task_and_the_next_goes_on(begin, tmp_path, number):
     """On a Ray of this machine alone, which ends with the command."""
@@ -148,6 +150,7 @@ def test_an_interrupted_command_leaves_no_task_and_the_next_goes_on(begin, tmp_p
 
 @needs_ray
 @pytest.mark.slow
+@pytest.mark.cluster
 @pytest.mark.filterwarnings("ignore")  # of Ray's own, about sockets that it leaves to the collector
 def test_what_a_cluster_lacks_is_said():
     with (

@@ -78,6 +78,7 @@ def restarts(job):
 
 @needs_slurm
 @pytest.mark.slow
+@pytest.mark.cluster
 def test_cancelled_killed_preempted_and_timed_out_tasks_change_no_record(cluster, sweep, tmp_path, monkeypatch):
     local = sweep("local", "workers=2")
     output, _ = local.communicate(timeout=240)
@@ -114,6 +115,7 @@ def test_cancelled_killed_preempted_and_timed_out_tasks_change_no_record(cluster
 
 @needs_slurm
 @pytest.mark.slow
+@pytest.mark.cluster
 def test_detached_workers_finish_the_sweep_and_the_same_command_adds_none(cluster, sweep, tmp_path, monkeypatch):
     monkeypatch.setenv("SECONDS_PER_STEP", "0.3")
     again = ("hydra/launcher=slurm", "detach=true", "workers=2")
@@ -130,6 +132,7 @@ def test_detached_workers_finish_the_sweep_and_the_same_command_adds_none(cluste
 
 @needs_slurm
 @pytest.mark.slow
+@pytest.mark.cluster
 def test_what_slurm_lacks_is_said_before_anything_is_built(cluster, monkeypatch, tmp_path):
     with pytest.raises(ConfigError, match="no partition hihg here; did you mean 'high'"):
         SlurmSettings.of({"partition": "hihg"}).check_machine()
