@@ -19,7 +19,9 @@ from bench.records import read_status
 from bench.sweep.ray_workers import RaySettings
 
 needs_ray = pytest.mark.skipif(find_spec("ray") is None, reason="Ray is not installed: pip install 'ray>=2.9'")
-QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_DISABLE_IMPORT_WARNING": "1"}
+# A `ray.init` without a cluster leaves a token in the home directory, which a later head node then asks for and a later
+# second node does not show.
+QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_AUTH_MODE": "disabled"}
 
 
 def free_port():
@@ -56,8 +58,9 @@ class Node:
 
 
 @pytest.fixture
-def cluster(tmp_path):
+def cluster(tmp_path, monkeypatch):
     """Head and second node, and the address."""
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
     port = free_port()
     # A path of the sockets may have 107 characters.
     directory = Path("/tmp") / f"gpo-ray-{os.getpid()}"
