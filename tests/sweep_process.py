@@ -79,3 +79,17 @@ def stamps(cell_dirs) -> dict[str, int]:
 def without_times(cell_dir: Path) -> list[dict]:
     lines = (cell_dir / RECORDS_FILE).read_text().splitlines()
     return [{key: value for key, value in json.loads(line).items() if key != "wall_s"} for line in lines]
+
+
+def wait_for(what, *, seconds=180):
+    """What `what()` returns, once it is true."""
+    deadline = time.monotonic() + seconds
+    while not (found := what()):
+        assert time.monotonic() < deadline, "never"
+        time.sleep(0.1)
+    return found
+
+
+def cells_in(directory, state):
+    """Directories of a sweep's cells in this state."""
+    return [path.parent for path in sorted(directory.glob("*/status.json")) if state_of(path.parent) == state]

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from processes import find_processes
-from sweep_process import ROOT, start, state_of, without_times
+from sweep_process import ROOT, cells_in, start, state_of, wait_for, without_times
 
 from bench.checked import ConfigError
 from bench.records import read_status
@@ -83,18 +83,6 @@ def cluster(tmp_path, monkeypatch):
 def is_listening(port):
     with socket.socket() as probe:
         return probe.connect_ex(("127.0.0.1", port)) == 0
-
-
-def wait_for(what, *, seconds=120):
-    deadline = time.monotonic() + seconds
-    while not (found := what()):
-        assert time.monotonic() < deadline, "never"
-        time.sleep(0.1)
-    return found
-
-
-def cells_in(directory, state):
-    return [path.parent for path in sorted(directory.glob("*/status.json")) if state_of(path.parent) == state]
 
 
 @pytest.fixture

@@ -3,11 +3,10 @@
 import os
 import signal
 import subprocess
-import time
 
 import pytest
 from slurm_cluster import CPUS, missing, slurm_cluster
-from sweep_process import ROOT, start, state_of, without_times
+from sweep_process import ROOT, cells_in, start, state_of, wait_for, without_times
 
 from bench.checked import ConfigError
 from bench.records import read_status
@@ -50,18 +49,6 @@ def sweep(tiny_world, tmp_path, monkeypatch):
 
 def ask(*command):
     return subprocess.run(command, check=True, capture_output=True, text=True, timeout=60).stdout
-
-
-def wait_for(what, *, seconds=180):
-    deadline = time.monotonic() + seconds
-    while not (found := what()):
-        assert time.monotonic() < deadline, "never"
-        time.sleep(0.1)
-    return found
-
-
-def cells_in(directory, state):
-    return [path.parent for path in sorted(directory.glob("*/status.json")) if state_of(path.parent) == state]
 
 
 def task_of(pid):
