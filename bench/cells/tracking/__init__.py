@@ -4,6 +4,6 @@ The records on disk are the truth. Whatever fails here is reported once and cost
 """
 
 from bench.cells.tracking.login import check_login
-from bench.cells.tracking.tracker import MIRROR_FILE, SECONDS_TO_ANSWER, Tracker, write_mirror
+from bench.cells.tracking.tracker import MIRROR_FILE, Tracker, write_mirror
 
-__all__ = ["MIRROR_FILE", "SECONDS_TO_ANSWER", "Tracker", "check_login", "write_mirror"]
+__all__ = ["MIRROR_FILE", "Tracker", "check_login", "write_mirror"]

@@ -8,11 +8,11 @@ from urllib.parse import urlsplit
 from bench.checked import ConfigError
 from bench.config import CellConfig
 
-# Where a W&B agent started this process, they would put all cells into the agent's run.
 _OF_AN_AGENT = ("WANDB_RUN_ID", "WANDB_SWEEP_ID", "WANDB_SWEEP_PARAM_PATH", "WANDB_RESUME")
 
 
 def leave_agent() -> None:
+    """Forget the W&B agent that started this process: all cells would end up in the agent's one run."""
     for name in _OF_AN_AGENT:
         os.environ.pop(name, None)
 
