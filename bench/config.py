@@ -29,6 +29,7 @@ from bench.sections import (
     OnlineConfig,
     OptimConfig,
     PairsConfig,
+    ParallelConfig,
     ProxyConfig,
     ResumeConfig,
     RlooConfig,
@@ -105,6 +106,7 @@ class CellConfig:
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
     save: str = "none"
     resume: ResumeConfig = field(default_factory=ResumeConfig)
+    parallel: ParallelConfig = field(default_factory=ParallelConfig)
     device: str = "auto"
     cpu_threads: int = 1  # of PyTorch in one cell; part of the rounding of its results
     logits_mib: int | None = None  # of one chunk of logits; part of the rounding as well
@@ -142,11 +144,22 @@ class CellConfig:
                 f"rloo.samples={self.rloo.samples}: a step's 2 × optim.batch_pairs = {2 * self.optim.batch_pairs} "
                 "responses must be a multiple of it"
             )
+        self._check_parts()
         if self.length_normalized and self.method in WITHOUT_LOSS:
             raise ConfigError(f"length_normalized=true: method={self.method} has no pairs whose log-ratios to divide")
         for key, loss in (("loss", self.loss), ("proxy.loss", self.proxy.loss)):
             if loss not in BUILT_IN_LOSSES:
                 _check_loss(key, loss)
+
+    def _check_parts(self) -> None:
+        """Each process takes an equal part of every batch."""
+        processes, batch = self.parallel.processes, self.optim.batch_pairs
+        shared = 2 * batch // self.rloo.samples if self.method == RLOO else batch
+        if self.method != BEST_OF_N and shared % processes:
+            what = "prompts (2 × optim.batch_pairs / rloo.samples)" if self.method == RLOO else "pairs"
+            raise ConfigError(
+                f"parallel.processes={processes}: must divide the {shared} {what} of a step, optim.batch_pairs={batch}"
+            )
 
     @property
     def uses_proxy(self) -> bool:
@@ -234,7 +247,7 @@ def _check_loss(key: str, loss: str) -> None:
         raise ConfigError(str(error) if key == "loss" else f"{key}: {error}") from error
 
 
-_MOVES_NO_RESULT = ("sweep", "tracking", "device", "runs_dir", "artifacts_dir", "save", "resume", "workers")
+_MOVES_NO_RESULT = ("sweep", "tracking", "device", "runs_dir", "artifacts_dir", "save", "resume", "workers", "parallel")
 
 
 def cell_config(composed: Mapping[str, Any]) -> CellConfig:

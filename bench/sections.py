@@ -213,3 +213,25 @@ class BestOfNConfig:
     def __post_init__(self) -> None:
         require_count("best_of_n.samples", self.samples, 2)
         require_count("best_of_n.prompts", self.prompts, 2)
+
+
+@dataclass(frozen=True)
+class ParallelConfig:
+    """One cell on several processes of a machine, each with a device of its own; see `bench.policies.spread`.
+
+    Attributes:
+        processes: that share the work of a cell.
+        strategy: ddp: each holds the policy; fsdp: weights, gradients and moments are cut over them.
+        workers_per_gpu: workers that share a GPU, where there is one.
+    """
+
+    processes: int = 1
+    strategy: str = "ddp"
+    workers_per_gpu: int = 1
+
+    def __post_init__(self) -> None:
+        require_count("parallel.processes", self.processes)
+        require_count("parallel.workers_per_gpu", self.workers_per_gpu)
+        require_one_of("parallel.strategy", self.strategy, ("ddp", "fsdp"))
+        if self.processes > 1 and self.workers_per_gpu > 1:
+            raise ConfigError("parallel: either several processes per cell or several workers per GPU, not both")

@@ -9,6 +9,7 @@ Exit status: 0 nothing is left to claim, 1 a cell failed, 2 something in the inp
 """
 
 import argparse
+import os
 import sys
 from pathlib import Path
 
@@ -23,6 +24,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("sweep_dir", type=Path, metavar="RUNS/SWEEP", help="a sweep that has been planned")
     parser.add_argument("--max-cells", type=int, metavar="N", help="stop after N cells")
     parser.add_argument("--max-minutes", type=float, metavar="M", help="stop after M minutes, giving the cell back")
+    parser.add_argument("--nproc", type=int, metavar="N", help="processes that share a cell, in place of the planned")
     parser.add_argument("--device", help="in place of the planned one: auto, cpu, cuda, cuda:1")
     parser.add_argument("--call", help=argparse.SUPPRESS)  # of the driver that starts this worker
     parser.add_argument("--driver-pid", type=int, help=argparse.SUPPRESS)  # whose end is a request to stop
@@ -33,21 +35,62 @@ def main() -> int:
     """Entry point; see the module's docstring."""
     options = _parser().parse_args()
 
-    def action() -> int:
-        from bench.sweep.stopping import StopRequest
-        from bench.sweep.workers import work
+    return run_with_messages(lambda: _run(options), if_interrupted=KEPT)
 
+
+def _run(options: argparse.Namespace) -> int:
+    from torch.distributed import is_torchelastic_launched
+
+    if is_torchelastic_launched():  # by ourselves, below, or by the user's torchrun
+        return _work(options)
+    from bench.sweep.plan import is_left, read_jobs
+
+    jobs, planned_call = read_jobs(options.sweep_dir, options.call)
+    call = options.call or planned_call
+    processes = options.nproc or max((cell.config.parallel.processes for cell, _ in jobs), default=1)
+    if processes == 1:
+        return _work(options)
+    from bench.sweep.group import run_as_group
+
+    def cells_left() -> int:
+        return sum(is_left(cell, call) for cell, _ in read_jobs(options.sweep_dir, options.call)[0])
+
+    return run_as_group(processes, _arguments(options), cells_left, driver_pid=options.driver_pid)
+
+
+def _arguments(options: argparse.Namespace) -> list[str]:
+    """What was asked for, for each process of a group."""
+    named = {"--max-cells": options.max_cells, "--max-minutes": options.max_minutes, "--device": options.device}
+    named |= {"--call": options.call, "--driver-pid": os.getpid()}
+    given = [(name, str(value)) for name, value in named.items() if value is not None]
+    return [str(options.sweep_dir), *(word for pair in given for word in pair)]
+
+
+def _work(options: argparse.Namespace) -> int:
+    from bench.cells.inputs import InputCache
+    from bench.cells.training import follow
+    from bench.policies.ranks import Ranks
+    from bench.sweep.stopping import StopRequest, deaf
+    from bench.sweep.workers import work
+
+    ranks = Ranks.join()
+    try:
+        if not ranks.leads:
+            with deaf():
+                follow(InputCache(ranks), options.device)
+            return 0
         seconds = None if options.max_minutes is None else 60 * options.max_minutes
         stop = StopRequest(seconds=seconds, driver_pid=options.driver_pid)
         result = work(
             options.sweep_dir, stop, call=options.call, device=options.device, max_cells=options.max_cells,
+            ranks=ranks,
             report=lambda status: print(f"{status.state:11}  {status.cell}  {status.error or ''}", flush=True),
         )  # fmt: skip
-        if stop.by_signal:
-            return INTERRUPTED
-        return 1 if result.failed else 0
-
-    return run_with_messages(action, if_interrupted=KEPT)
+    finally:
+        ranks.leave()
+    if stop.by_signal:
+        return INTERRUPTED
+    return 1 if result.failed else 0
 
 
 if __name__ == "__main__":

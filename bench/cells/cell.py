@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, is_dataclass
+from dataclasses import asdict, dataclass, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,8 @@ from bench.records import BEST_OF_N, ONLINE, RLOO, DamagedRecord, read_status
 
 # Settings that say where a cell runs or is filed, not what it is; `world` alone is named by its group.
 NOT_IN_NAMES = (
-    "sweep", "experiment", "device", "runs_dir", "artifacts_dir", "tracking", "save", "resume", "workers", "hydra",
+    "sweep", "experiment", "device", "runs_dir", "artifacts_dir", "tracking", "save", "resume", "workers",
+    "parallel", "hydra",
 )  # fmt: skip
 ALWAYS_IN_NAMES = ("loss", "beta", "seed")
 _FIRST = {  # in its place, of methods that may stand beside it in one sweep
@@ -42,6 +43,18 @@ class Cell:
         """
         keys = named_keys(config, overridden)
         return cls(cell_name(config, keys), config, keys, Path(config.runs_dir) / config.sweep)
+
+    def on(self, device: str | None, processes: int = 1) -> "Cell":
+        """The same cell where this process runs it.
+
+        Args:
+            device: None: as it was planned.
+            processes: that share its work.
+        Raises:
+            ConfigError: its batches cannot be shared among so many.
+        """
+        parallel = replace(self.config.parallel, processes=processes)
+        return replace(self, config=replace(self.config, device=device or self.config.device, parallel=parallel))
 
     @property
     def directory(self) -> Path:

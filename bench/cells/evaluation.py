@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
+import torch
 from jaxtyping import Float64
 from torch import Tensor
 
@@ -75,7 +76,8 @@ def evaluate_samples(
     responses = policy.sample(prompt_ids, uniforms=uniforms, batch_size=batch_size)
     kl = sequence_kl(policy, policy.reference(), prompt_ids, responses, batch_size=_scoring_batch(batch_size))
     texts = policy.decode(responses)
-    raw = gold.score(prompts, texts)
+    part = policy.ranks.part(len(texts))
+    raw = torch.cat(policy.ranks.gather(gold.score(prompts[part], texts[part])))
     frame = pd.DataFrame({
         "step": step, "prompt_id": np.tile(np.arange(count), samples), "sample_id": np.repeat(range(samples), count),
         "prompt": prompts, "response": texts, "kl": kl.exact_per_position.double().numpy(),

@@ -2,6 +2,7 @@
 
 import gc
 from collections import OrderedDict
+from dataclasses import replace
 from typing import NamedTuple
 
 import pandas as pd
@@ -20,6 +21,7 @@ from bench.data.prepared import Prepared
 from bench.data.proxies import read_facts
 from bench.data.reference_samples import load_reference, load_standardization
 from bench.policies.load import Policy, load_policy, resolve_device
+from bench.policies.ranks import ALONE, Ranks
 from bench.sections import GOLD, PROXY
 from bench.seeding import uniforms_for
 from bench.worlds import builder_module, read_world
@@ -61,9 +63,14 @@ class Start(NamedTuple):
 
 
 class InputCache:
-    """Inputs of the cells of one worker. It holds one set of data: another one takes its place and its memory."""
+    """Inputs of the cells of one worker. It holds one set of data: another one takes its place and its memory.
 
-    def __init__(self) -> None:
+    Attributes:
+        ranks: the worker's processes.
+    """
+
+    def __init__(self, ranks: Ranks = ALONE) -> None:
+        self.ranks = ranks
         self._key: tuple[object, ...] | None = None
         self._shared: SharedInputs | None = None
         self._starts: OrderedDict[tuple[object, ...], Start] = OrderedDict()
@@ -80,7 +87,7 @@ class InputCache:
         if self._shared is None or key != self._key:
             self.clear()
             prepared.verify()
-            self._shared, self._key = _load(prepared, config, device), key
+            self._shared, self._key = _load(prepared, config, device, self.ranks), key
         return self._shared
 
     def start(self, prepared: Prepared, config: CellConfig) -> Start:
@@ -136,8 +143,9 @@ def training_pairs(pool: PreferencePairs, config: CellConfig) -> PreferencePairs
     return pool.take(torch.tensor(rows_of(config.seed, len(pool), config.pairs.per_cell)))
 
 
-def _load(prepared: Prepared, config: CellConfig, device: str) -> SharedInputs:
+def _load(prepared: Prepared, config: CellConfig, device: str, ranks: Ranks) -> SharedInputs:
     reference = load_policy(prepared.policy_dir, device=device, logits_mib=config.logits_mib)
+    reference = replace(reference, ranks=ranks)
     data = prepared.preferences.path
     samples = load_reference(prepared.reference.path)
     first = samples.query("sample_id == 0")
@@ -146,10 +154,11 @@ def _load(prepared: Prepared, config: CellConfig, device: str) -> SharedInputs:
     gold, scale = load_gold_model(prepared.gold_dir, device=device), load_standardization(prepared.reference.path)
     rater = getattr(builder_module(config.world.builder), "utilities", None)
     judges = {
-        name: load_judge(name, artifact.path, device, rater=rater if name == UTILITY else None)
+        name: load_judge(name, artifact.path, device, rater=rater if name == UTILITY else None).shared(ranks)
         for name, artifact in prepared.judges
     }
     of_gold = Judge(GOLD, lambda prompts, responses: scale.apply(gold.score(prompts, responses)).double().numpy())
+    of_gold = of_gold.shared(ranks)
     return SharedInputs(
         reference,
         gold,

@@ -9,17 +9,16 @@ from bench.cells.cell import Cell
 from bench.cells.evaluation import checkpoint_steps
 from bench.cells.folder import CellFolder, Stopped
 from bench.cells.imported import measure_imported
-from bench.cells.inputs import InputCache, training_pairs
-from bench.cells.measure import Measurement
+from bench.cells.inputs import InputCache
 from bench.cells.resume import ResumePoint
 from bench.cells.saving import SavedPolicies
 from bench.cells.tracking import Tracker
+from bench.cells.training import CellTraining
 from bench.claims import ClaimLost
 from bench.data.artifacts import DamagedArtifact
 from bench.data.prepared import Prepared
-from bench.methods import METHODS, Trainer, TrainingInputs
+from bench.methods import METHODS
 from bench.methods.trainer import NonFiniteLoss
-from bench.policies.policy import Policy
 from bench.records import CellStatus, CheckpointRecord
 
 OnRecord = Callable[[CheckpointRecord], None]
@@ -79,7 +78,7 @@ def run_cell(
 
 
 class _Run:
-    """The moving parts of one attempt at a cell."""
+    """One attempt at a cell."""
 
     def __init__(
         self, folder: CellFolder, prepared: Prepared, cache: InputCache, stop: Callable[[], bool], on_record: OnRecord
@@ -90,45 +89,37 @@ class _Run:
 
     def execute(self, point: ResumePoint | None) -> None:
         config, folder = self._config, self._folder
-        shared = self._cache.shared(self._prepared, config)
-        policy = shared.reference.trainable()
-        make = METHODS[config.method].trainer
-        assert make is not None  # run_cell has seen to that
-        pairs = training_pairs(shared.pool, config)
-        trainer = make(TrainingInputs(config, policy, pairs, shared.train_prompts, shared.labeller))
-        measurement = Measurement(folder.cell, self._prepared, self._cache)
+        training = CellTraining(folder.cell, self._prepared, self._cache)
         saved = SavedPolicies(folder)
         if point is None:
-            folder.add_step(trainer.preview())
+            folder.add_step(training.preview())
         else:
-            trainer.load_state_dict(point.tensors)
-        self._checkpoint_if_due(trainer, policy, measurement, saved)
-        while trainer.steps_done < config.optim.steps:
+            training.load_state_dict(point.tensors)
+        self._checkpoint_if_due(training, saved)
+        while training.steps_done < config.optim.steps:
             if self._stop():
-                folder.write_resume_point(trainer.steps_done, trainer.state_dict())
+                folder.write_resume_point(training.steps_done, training.state_dict())
                 raise Stopped
-            folder.add_step(trainer.step())
-            self._checkpoint_if_due(trainer, policy, measurement, saved)
-            if config.resume.every and trainer.steps_done % config.resume.every == 0:
-                self._keep(trainer)
+            folder.add_step(training.step())
+            self._checkpoint_if_due(training, saved)
+            if config.resume.every and training.steps_done % config.resume.every == 0:
+                self._keep(training)
         folder.finish()
 
-    def _checkpoint_if_due(
-        self, trainer: Trainer, policy: Policy, measurement: Measurement, saved: SavedPolicies
-    ) -> None:
-        step, folder = trainer.steps_done, self._folder
+    def _checkpoint_if_due(self, training: CellTraining, saved: SavedPolicies) -> None:
+        step, folder = training.steps_done, self._folder
         measured = folder.recorded.records
         if step not in self._schedule or (measured and measured[-1]["step"] >= step):
             return
         since = measured[-1]["step"] if measured else -1
         recent = [each for each in folder.recorded.steps if each.step > since]
-        checkpoint = measurement.at(step, policy, recent, wall_s=folder.elapsed_s, samples_drawn=trainer.samples_drawn)
-        saved.offer(checkpoint, policy)
+        checkpoint = training.measure(recent, wall_s=folder.elapsed_s)
+        saved.offer(checkpoint, training.save)
         folder.add_checkpoint(checkpoint)
         self._on_record(checkpoint.record)
         if self._config.resume.every is None:
-            self._keep(trainer)
+            self._keep(training)
 
-    def _keep(self, trainer: Trainer) -> None:
-        if trainer.steps_done < self._config.optim.steps:
-            self._folder.write_resume_point(trainer.steps_done, trainer.state_dict())
+    def _keep(self, training: CellTraining) -> None:
+        if training.steps_done < self._config.optim.steps:
+            self._folder.write_resume_point(training.steps_done, training.state_dict())

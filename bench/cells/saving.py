@@ -1,12 +1,12 @@
 """Saving a cell's policies: which of them, and the model card that says where they come from."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import yaml
 
 from bench.cells.folder import CellFolder
 from bench.cells.measure import Checkpoint
-from bench.policies.policy import Policy
 from bench.records import CheckpointRecord, write_json
 
 ORIGIN_FILE = "gpo_bench.json"  # beside a saved policy: which cell and step it is
@@ -25,13 +25,17 @@ class SavedPolicies:
         self._folder, self._mode = folder, folder.cell.config.save
         self._steps = folder.cell.config.optim.steps
 
-    def offer(self, checkpoint: Checkpoint, policy: Policy) -> None:
-        """Save the policy of a checkpoint, not yet among the folder's, if the mode asks for it."""
+    def offer(self, checkpoint: Checkpoint, write: Callable[[Path], None]) -> None:
+        """Save the policy of a checkpoint, not yet among the folder's, if the mode asks for it.
+
+        Args:
+            write: writes the policy into a directory.
+        """
         record = checkpoint.record
         if record.step == 0 or not self._wants(checkpoint):
             return
         name = f"step-{record.step:06d}" if self._mode == "all" else ""
-        self._folder.save_policy(name, lambda directory: self._write(directory, record, policy))
+        self._folder.save_policy(name, lambda directory: self._write(directory, record, write))
 
     def _wants(self, checkpoint: Checkpoint) -> bool:
         if self._mode == "best":
@@ -39,8 +43,8 @@ class SavedPolicies:
             return selection_gold(checkpoint.samples) > max(earlier, default=float("-inf"))
         return self._mode == "all" or (self._mode == "final" and checkpoint.record.step == self._steps)
 
-    def _write(self, directory: Path, record: CheckpointRecord, policy: Policy) -> None:
-        policy.save(directory)
+    def _write(self, directory: Path, record: CheckpointRecord, write: Callable[[Path], None]) -> None:
+        write(directory)
         cell = self._folder.cell.name
         origin = {
             "sweep": record.sweep, "cell": cell, "step": record.step, "method": record.method,

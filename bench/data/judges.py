@@ -6,6 +6,7 @@ Each is put on the scale on which π_ref's reference samples (at most 64 of each
 import json
 from collections.abc import Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,6 +18,7 @@ from bench.checked import ConfigError
 from bench.data.artifacts import DamagedArtifact
 from bench.data.preferences import Scorer
 from bench.data.reference_samples import STANDARDIZATION_FILE, load_reference, load_standardization
+from bench.policies.ranks import Ranks
 from gold_rm.fingerprint import fingerprint_of_model
 from gold_rm.reward_model import GoldModelError, Standardization, load_gold_model
 
@@ -31,6 +33,16 @@ class Judge(NamedTuple):
 
     name: str
     score: Scorer
+
+    def shared(self, ranks: Ranks) -> "Judge":
+        """The same judge, whose work ranks share."""
+        return self if ranks.world_size == 1 else Judge(self.name, partial(_score_together, self.score, ranks))
+
+
+def _score_together(score: Scorer, ranks: Ranks, prompts: list[str], responses: list[str]) -> np.ndarray:
+    part = ranks.part(len(prompts))
+    own = score(prompts[part], responses[part]) if prompts[part] else np.empty(0)
+    return np.concatenate(ranks.gather(np.asarray(own)))
 
 
 def write_scale(reference_dir: Path, scorer: Scorer, directory: Path, *, who: str) -> None:

@@ -13,6 +13,7 @@ from bench.methods.objective import Objective
 from bench.methods.optimizer import OptimizerSteps, require_finite
 from bench.methods.trainer import TrainingInputs
 from bench.policies.policy import Policy
+from bench.policies.spread import full
 from bench.records import StepMetrics
 from bench.seeding import generator_for
 
@@ -88,18 +89,25 @@ class BatchGradient(NamedTuple):
 def accumulate_gradient(
     policy: Policy, batch: PreferencePairs, objective: Objective, optim: OptimConfig
 ) -> BatchGradient:
-    """Put the scaled, clipped gradient of the batch's mean loss into ``.grad``, micro-batch by micro-batch."""
+    """Put the scaled, clipped gradient of the batch's mean loss into ``.grad``, micro-batch by micro-batch.
+
+    Every rank takes its part of the batch; the gradient and what is returned are of the whole.
+    """
     policy.zero_grad()
-    losses, rhos = [], []
-    for rows in torch.arange(len(batch)).split(optim.micro_batch_pairs or len(batch)):
-        part = objective.per_pair(policy, batch.take(rows).to(policy.device))
-        # Each piece is weighted by its share of the batch, so that pieces of unequal size sum to the mean.
-        loss = part.loss.sum() / len(batch)
-        (objective.scale * loss).backward()
+    losses, rhos, ranks = [], [], policy.ranks
+    own = torch.arange(len(batch))[ranks.part(len(batch))]
+    pieces = own.split(optim.micro_batch_pairs or len(own))
+    for number, rows in enumerate(pieces, start=1):
+        with policy.exchanging(now=number == len(pieces)):
+            part = objective.per_pair(policy, batch.take(rows).to(policy.device))
+            # Each piece is weighted by its share of the batch, so that pieces of unequal size sum to the mean.
+            loss = part.loss.sum() / len(batch)
+            (objective.scale * ranks.size * loss).backward()  # which is averaged over ranks
         losses.append(loss.detach())
         rhos.append(part.rho.detach())
-    grad_norm = torch.nn.utils.clip_grad_norm_(list(policy.parameters()), optim.clip_norm)
-    return BatchGradient(torch.stack(losses).sum(), torch.cat(rhos), grad_norm / objective.scale)
+    grad_norm = full(torch.nn.utils.clip_grad_norm_(list(policy.parameters()), optim.clip_norm))
+    loss, rho = (torch.cat(ranks.gather(each)) for each in (torch.stack(losses), torch.cat(rhos)))
+    return BatchGradient(loss.sum(), rho, grad_norm / objective.scale)
 
 
 def shuffled_batches(count: int, batch_size: int, generator: torch.Generator) -> Iterator[Tensor]:

@@ -121,10 +121,10 @@ class OnlineTrainer(OfflineTrainer):
         config, seed = self._config, (self._config.seed, "online", after, number)
         prompts = draw_prompts(self._prompts, count, generator_for(*seed, "prompts"))
         prompt_ids = self._policy.encode(prompts)
-        ids, scores, texts = [], [], []
+        ids, scores, texts, policy = [], [], [], self._policy.whole()
         for side in ("a", "b"):
             uniforms = uniforms_for(*seed, side, count=count, tokens=config.world.max_new_tokens)
-            ids.append(self._policy.sample(prompt_ids, uniforms=uniforms, batch_size=config.evaluation.batch_size))
+            ids.append(policy.sample(prompt_ids, uniforms=uniforms, batch_size=config.evaluation.batch_size))
             texts.append(self._policy.decode(ids[-1]))
             scores.append(torch.from_numpy(self._labeller.score(prompts, texts[-1])))
         labels = label_pairs(

@@ -9,6 +9,7 @@ from torch import Tensor
 from bench.config import OptimConfig
 from bench.methods.trainer import NonFiniteLoss
 from bench.policies.policy import Policy
+from bench.policies.spread import full, states_on
 from bench.records import StepMetrics
 
 _POLICY, _OPTIMIZER, _STEP = "policy.", "optimizer.", "step"
@@ -56,7 +57,7 @@ class OptimizerSteps(ABC):
         """Weights, AdamW's moments and the number of steps, from which the schedule follows."""
         state = {_POLICY + name: tensor for name, tensor in self._policy.state_dict().items()}
         for index, entries in self._optimizer.state_dict()["state"].items():
-            state |= {f"{_OPTIMIZER}{index}.{name}": tensor for name, tensor in entries.items()}
+            state |= {f"{_OPTIMIZER}{index}.{name}": full(tensor) for name, tensor in entries.items()}
         return state | {_STEP: torch.tensor(self._steps_done)}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
@@ -68,7 +69,8 @@ class OptimizerSteps(ABC):
                 index, _, name = key.removeprefix(_OPTIMIZER).partition(".")
                 entries.setdefault(int(index), {})[name] = tensor
         groups = self._optimizer.state_dict()["param_groups"]
-        self._optimizer.load_state_dict({"state": entries, "param_groups": groups})
+        on_ranks = states_on(entries, list(self._policy.parameters()))
+        self._optimizer.load_state_dict({"state": on_ranks, "param_groups": groups})
         self._steps_done = int(state[_STEP])
 
     def _rate(self, step: int) -> float:

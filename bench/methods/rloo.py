@@ -20,6 +20,7 @@ from bench.methods.optimizer import OptimizerSteps, require_finite
 from bench.methods.trainer import TrainingInputs
 from bench.policies.policy import Policy
 from bench.policies.scoring import response_logprobs
+from bench.policies.spread import full
 from bench.policies.tokens import collate
 from bench.records import StepMetrics
 from bench.seeding import generator_for, uniforms_for
@@ -78,21 +79,27 @@ class RlooTrainer(OptimizerSteps):
         prompts = [prompt for prompt in drawn for _ in range(samples)]
         prompt_ids = self._policy.encode(prompts)
         uniforms = uniforms_for(config.seed, "rloo", draws_of, count=responses, tokens=config.world.max_new_tokens)
-        ids = self._policy.sample(prompt_ids, uniforms=uniforms, batch_size=config.evaluation.batch_size)
+        ids = self._policy.whole().sample(prompt_ids, uniforms=uniforms, batch_size=config.evaluation.batch_size)
         reward = torch.from_numpy(self._labeller.score(prompts, self._policy.decode(ids))).float()
         ref_logp = self._policy.reference().logprobs(prompt_ids, ids)
         self._policy.zero_grad()
-        logps = []
+        logps, ranks = [], self._policy.ranks
         # Pieces of whole prompts, as a baseline needs all samples of its prompt.
-        piece = max(1, 2 * (self._optim.micro_batch_pairs or responses) // samples) * samples
-        for rows in torch.arange(responses).split(piece):
+        own = torch.arange(responses).view(-1, samples)[ranks.part(len(drawn))].flatten()
+        pieces = own.split(max(1, 2 * (self._optim.micro_batch_pairs or responses) // samples) * samples)
+        for number, rows in enumerate(pieces, start=1):
             batch = collate([prompt_ids[i] for i in rows], [ids[i] for i in rows], pad_id=self._policy.pad_id)
-            logp = response_logprobs(self._policy, batch).cpu()
-            own, reference, rewards = (each.reshape(-1, samples) for each in (logp, ref_logp[rows], reward[rows]))
-            (surrogate(own, reference, rewards, config.beta).sum() / responses).backward()
+            with self._policy.exchanging(now=number == len(pieces)):
+                logp = response_logprobs(self._policy, batch).cpu()
+                own_logp, reference, rewards = (
+                    each.reshape(-1, samples) for each in (logp, ref_logp[rows], reward[rows])
+                )
+                loss = surrogate(own_logp, reference, rewards, config.beta).sum() / responses
+                (ranks.size * loss).backward()  # which is averaged over ranks
             logps.append(logp.detach())
-        norm = torch.nn.utils.clip_grad_norm_(list(self._policy.parameters()), self._optim.clip_norm)
-        loss = -(reward - config.beta * (torch.cat(logps) - ref_logp)).mean()
+        norm = full(torch.nn.utils.clip_grad_norm_(list(self._policy.parameters()), self._optim.clip_norm))
+        logp = torch.cat(ranks.gather(torch.cat(logps)))
+        loss = -(reward - config.beta * (logp - ref_logp)).mean()
         measured = torch.stack([loss, norm.cpu(), reward.mean()]).tolist()
         require_finite(step, measured, measured[0], measured[1])
         return StepMetrics(step, measured[0], None, None, measured[1], self._rate(step), measured[2])

@@ -4,11 +4,12 @@ from dataclasses import dataclass, field
 
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from bench.policies.architecture import Architecture
 from bench.policies.packing import is_worth_packing, pack
+from bench.policies.ranks import ALONE, Ranks
 from bench.policies.tokens import SequenceBatch
 
 # Not a share of the free memory: how positions are cut into chunks moves results by rounding, and must not depend on
@@ -28,6 +29,8 @@ class LanguageModel:
         pad_id: fills batches and is never read.
         logits_mib: how many MiB of float32 logits scoring makes at once; None takes `DEFAULT_LOGITS_MIB`. At its
             peak scoring holds about three such pieces: logits, those of the reference, and one in between.
+        ranks: the processes that sampling, scoring and training are shared among.
+        trained_through: the module whose forward pass computes what gradients are taken of, where ranks share them.
     """
 
     model: PreTrainedModel = field(repr=False)
@@ -36,6 +39,8 @@ class LanguageModel:
     pad_id: int
     logits_mib: int | None
     further_ends: frozenset[int] = field(default=frozenset(), kw_only=True)
+    ranks: Ranks = field(default=ALONE, kw_only=True, repr=False)
+    trained_through: nn.Module | None = field(default=None, kw_only=True, repr=False)
 
     @property
     def device(self) -> torch.device:

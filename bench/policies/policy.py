@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -15,6 +16,7 @@ from bench.checked import ConfigError
 from bench.policies import scoring
 from bench.policies.language_model import LanguageModel
 from bench.policies.sampling import sample_responses
+from bench.policies.spread import cut_like, exchanging, full, is_cut, put_together, spread
 from bench.policies.tokens import TokenIds
 
 
@@ -82,6 +84,19 @@ class Policy(LanguageModel):
         model.requires_grad_(True)
         return replace(self, model=model, trained_from=self.reference())
 
+    def spread_out(self, strategy: str) -> "Policy":
+        """This policy with its training spread over its ranks (`bench.policies.spread`); alone, it stays as it is."""
+        if self.ranks.world_size == 1:
+            return self
+        return replace(self, trained_through=spread(self.model, self.ranks, strategy))
+
+    def whole(self) -> "Policy":
+        """This policy with all weights in one place, for sampling, scoring and saving: a copy where they are cut over
+        ranks, every one of which has to call this; else the policy itself."""
+        if not is_cut(self.model):
+            return self
+        return replace(self, model=put_together(self.model, self.reference().model), trained_through=None)
+
     def reference(self) -> "Policy":
         """The frozen policy that this one was made trainable from; a frozen policy is its own."""
         return self if self.trained_from is None else self.trained_from
@@ -112,13 +127,20 @@ class Policy(LanguageModel):
         """The parameters that are trained; none of a frozen policy."""
         return (parameter for _, parameter in self._trained())
 
+    def exchanging(self, *, now: bool) -> AbstractContextManager[None]:
+        """Within, gradients are exchanged between ranks only if `now`; see `bench.policies.spread.exchanging`."""
+        return exchanging(self.trained_through, now=now)
+
     def zero_grad(self) -> None:
         """Forget the gradients of all parameters."""
         self.model.zero_grad(set_to_none=True)
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Copies, on the CPU, of the parameters that are trained; later training does not change them."""
-        return {name: parameter.detach().to("cpu", copy=True) for name, parameter in self._trained()}
+        """Copies, on the CPU, of the parameters that are trained; later training does not change them.
+
+        Where weights are cut over ranks, every rank has to call it.
+        """
+        return {name: full(parameter.detach()).to("cpu", copy=True) for name, parameter in self._trained()}
 
     @torch.no_grad()
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
@@ -138,7 +160,7 @@ class Policy(LanguageModel):
         if wrong:
             raise ValueError(f"this state is of another policy: {'; '.join(sorted(wrong))}")
         for name, parameter in own.items():
-            parameter.copy_(state[name])
+            parameter.copy_(cut_like(state[name], parameter))
 
     def _trained(self) -> Iterator[tuple[str, torch.nn.Parameter]]:
         return ((name, each) for name, each in self.model.named_parameters() if each.requires_grad)

@@ -44,12 +44,14 @@ def sample_responses(
     longest = max(map(len, prompts), default=0) + max_new_tokens
     if positions is not None and longest > positions:
         raise ValueError(f"prompt and response take up to {longest} tokens; the policy has {positions} positions")
-    responses: list[TokenIds] = []
-    for start in range(0, len(prompts), batch_size):
+    batch_size = policy.ranks.batch_size(batch_size, len(prompts))
+    drawn: dict[int, list[TokenIds]] = {}
+    for start in policy.ranks.mine(range(0, len(prompts), batch_size)):
         batch = list(prompts[start : start + batch_size])
         drawn_with = uniforms[start : start + batch_size].to(policy.device)
-        responses += generate(policy, batch, partial(_draw, drawn_with), max_new_tokens)
-    return responses
+        drawn[start] = generate(policy, batch, partial(_draw, drawn_with), max_new_tokens)
+    batches = {start: batch for each in policy.ranks.gather(drawn) for start, batch in each.items()}
+    return [response for start in sorted(batches) for response in batches[start]]
 
 
 def _draw(uniforms: Float64[Tensor, "responses tokens"], logits: Tensor, rows: Sequence[int], position: int) -> Tensor:

@@ -16,6 +16,7 @@ from torch.utils.checkpoint import checkpoint
 from bench.policies.kl import SequenceKL, position_kl_
 from bench.policies.language_model import LanguageModel
 from bench.policies.logprobs import sum_over_response, token_logprobs
+from bench.policies.ranks import Ranks
 from bench.policies.tokens import SequenceBatch, TokenIds, batches_by_length, collate
 
 # Larger batches are slower on a CPU: a tiny model's activations no longer fit into its cache.
@@ -43,6 +44,12 @@ def response_logprobs(policy: LanguageModel, batch: SequenceBatch) -> Float[Tens
     In training, logits that do not fit into `logits_mib` are made again for the backward pass, chunk by chunk,
     so that they need no more memory than without a gradient.
     """
+    if policy.trained_through is not None and torch.is_grad_enabled():  # its hooks exchange gradients between ranks
+        return policy.trained_through(_response_logprobs, policy, batch)
+    return _response_logprobs(policy, batch)
+
+
+def _response_logprobs(policy: LanguageModel, batch: SequenceBatch) -> Float[Tensor, " sequences"]:
     batch = batch.to(policy.device)
     positions = _predicting_positions(batch)
     sizes = _chunk_sizes([policy], batch)
@@ -79,7 +86,7 @@ def logprobs(
     def score(rows: Tensor) -> Tensor:
         return response_logprobs(policy, _collate_rows(policy, prompts, responses, rows))[None]
 
-    return _in_batches(_lengths(prompts, responses), batch_size, score, values=1)[0]
+    return _in_batches(policy.ranks, _lengths(prompts, responses), batch_size, score, values=1)[0]
 
 
 @torch.no_grad()
@@ -91,7 +98,7 @@ def batch_logprobs(
     def score(rows: Tensor) -> Tensor:
         return response_logprobs(policy, sequences.take(rows))[None]
 
-    return _in_batches(sequences.lengths, batch_size, score, values=1)[0]
+    return _in_batches(policy.ranks, sequences.lengths, batch_size, score, values=1)[0]
 
 
 @torch.no_grad()
@@ -115,7 +122,7 @@ def sequence_kl(
     def score(rows: Tensor) -> Tensor:
         return torch.stack(_batch_kl(policy, reference, _collate_rows(policy, prompts, responses, rows)))
 
-    return SequenceKL(*_in_batches(_lengths(prompts, responses), batch_size, score, values=2))
+    return SequenceKL(*_in_batches(policy.ranks, _lengths(prompts, responses), batch_size, score, values=2))
 
 
 def _batch_kl(policy: LanguageModel, reference: LanguageModel, batch: SequenceBatch) -> list[Tensor]:
@@ -180,13 +187,21 @@ def _sum_by_sequence(
 
 
 def _in_batches(
-    lengths: Sequence[int] | Tensor, batch_size: int, score: Callable[[Tensor], Tensor], *, values: int
+    ranks: Ranks,
+    lengths: Sequence[int] | Tensor,
+    batch_size: int,
+    score: Callable[[Tensor], Tensor],
+    *,
+    values: int,
 ) -> Float[Tensor, "values sequences"]:
-    """`score` of all sequences on the CPU; it gets the indices of some and returns [values, indices]."""
-    result = torch.empty(values, len(lengths))
-    for rows in batches_by_length(lengths, batch_size):
+    """`score` of all sequences on the CPU; it gets the indices of some and returns [values, indices].
+
+    Ranks share the batches.
+    """
+    result = torch.zeros(values, len(lengths))
+    for rows in ranks.mine(list(batches_by_length(lengths, ranks.batch_size(batch_size, len(lengths))))):
         result[:, rows] = score(rows).cpu()
-    return result
+    return ranks.total(result)
 
 
 def _lengths(prompts: Sequence[TokenIds], responses: Sequence[TokenIds]) -> list[int]:

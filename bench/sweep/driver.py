@@ -54,9 +54,8 @@ def run_sweep(request: SweepRequest, console: Console, tell: Callable[[Path], No
     """
     started = time.monotonic()
     cells = plan_cells(request.jobs)
-    workers = workers_wanted(request, cells[0])
     check_login(cells[0].config)
-    check_launcher(request)
+    check_launcher(request, cells[0].config.parallel)
     sweep_dir = cells[0].sweep_dir
     tell(sweep_dir)
     call = ""  # of a call that has nothing to do
@@ -71,7 +70,7 @@ def run_sweep(request: SweepRequest, console: Console, tell: Callable[[Path], No
     note_unsaved(cells, console)
     if pending:
         prepared_at = time.monotonic()
-        workers = min(workers, len(pending))
+        workers = min(workers_wanted(request, cells[0].config), len(pending))
         names = [cell.name for cell in pending]
         if is_detached(request):
             submit_workers(request, sweep_dir, call, workers, console)

@@ -12,8 +12,11 @@ from rich.console import Console
 from bench.cells.cell import Cell
 from bench.checked import ConfigError
 from bench.claims import is_claimed, server_time
+from bench.config import CellConfig
 from bench.records import WORKERS_DIR
+from bench.sections import ParallelConfig
 from bench.sweep.compose import SweepRequest, launch_with_hydra
+from bench.sweep.devices import share_out, visible_gpus
 from bench.sweep.local import LocalWorkers, WorkersKilled
 from bench.sweep.plan import is_left
 from bench.sweep.progress import progress_to, warnings_to
@@ -21,35 +24,46 @@ from bench.sweep.ray_workers import RaySettings, RayWorkers
 from bench.sweep.slurm import SlurmSettings, SlurmWorkers
 from gold_rm.threads import available_cores
 
-LOCAL, SLURM, RAY = (
-    "local",
-    "slurm",
-    "ray",
-)  # those that are none of Hydra's: processes of this machine, tasks elsewhere
+# Those that are none of Hydra's: processes of this machine, tasks elsewhere.
+_WITH_WORKERS = (LOCAL, SLURM, RAY) = ("local", "slurm", "ray")
 _MOST_IDLE_ROUNDS = 3
 _POLL_SECONDS = 1.0
 
 
-def check_launcher(request: SweepRequest) -> None:
+def check_launcher(request: SweepRequest, parallel: ParallelConfig) -> None:
     """Ask what can be known before anything is built.
 
     Raises:
         ConfigError: a setting that cannot be, or this machine lacks what the launcher needs.
     """
+    n_jobs = request.launcher_settings.get("n_jobs", -1)
+    if not isinstance(n_jobs, int) or n_jobs == 0:
+        raise ConfigError(f"hydra.launcher.n_jobs={n_jobs}: must be a whole number but 0; -1 is all cores")
+    if parallel.processes > 1 and request.launcher not in _WITH_WORKERS:
+        raise ConfigError(
+            f"parallel.processes={parallel.processes}: hydra/launcher={request.launcher} runs workers of one process; "
+            f"take {', '.join(_WITH_WORKERS)}, or python -m bench.worker by hand"
+        )
     if request.launcher == SLURM:
         SlurmSettings.of(request.launcher_settings).check_machine()
     elif request.launcher == RAY:
         RaySettings.of(request.launcher_settings).check_machine()
 
 
-def workers_wanted(request: SweepRequest, cell: Cell) -> int:
-    """How many workers there shall be at most."""
-    if cell.config.workers is not None:
-        return cell.config.workers
-    n_jobs = request.launcher_settings.get("n_jobs", -1 if request.launcher in (LOCAL, SLURM, RAY) else 1)
-    if not isinstance(n_jobs, int) or n_jobs == 0:
-        raise ConfigError(f"hydra.launcher.n_jobs={n_jobs}: must be a whole number but 0; -1 is all cores")
-    return n_jobs if n_jobs > 0 else max(1, available_cores() + 1 + n_jobs)
+def workers_wanted(request: SweepRequest, config: CellConfig) -> int:
+    """How many workers there shall be at most: those that were asked for, or as many as the machine has room for."""
+    if config.workers is not None:
+        return config.workers
+    n_jobs: int = request.launcher_settings.get("n_jobs", -1 if request.launcher in _WITH_WORKERS else 1)
+    if n_jobs > 0:
+        return n_jobs
+    room = len(_devices(config)) if request.launcher == LOCAL else 0
+    return max(1, (room or available_cores() // config.parallel.processes) + 1 + n_jobs)
+
+
+def _devices(config: CellConfig) -> list[str]:
+    """What each local worker sees of the machine's GPUs; nothing where there is none."""
+    return share_out(visible_gpus(config.device), config.parallel)
 
 
 def is_detached(request: SweepRequest) -> bool:
@@ -87,7 +101,8 @@ def run_in_rounds(
             return
         try:
             count = min(workers, len(waiting))
-            if (supervisor := _supervisor(request, sweep_dir, call, count, console)) is not None:
+            config = pending[0].config
+            if (supervisor := _supervisor(request, config, sweep_dir, call, count, console)) is not None:
                 supervisor.run(lambda: len(left()))
             else:
                 jobs, max_cells = (1, workers) if is_broken else (count, None)
@@ -103,11 +118,11 @@ def run_in_rounds(
 
 
 def _supervisor(
-    request: SweepRequest, sweep_dir: Path, call: str, count: int, console: Console
+    request: SweepRequest, config: CellConfig, sweep_dir: Path, call: str, count: int, console: Console
 ) -> LocalWorkers | SlurmWorkers | RayWorkers | None:
     """Who starts and watches the workers; None where Hydra's launcher does."""
     if request.launcher == LOCAL:
-        return LocalWorkers(sweep_dir, call, count, warnings_to(console))
+        return LocalWorkers(sweep_dir, call, count, warnings_to(console), devices=_devices(config))
     if request.launcher == SLURM:
         settings = SlurmSettings.of(request.launcher_settings)
         return SlurmWorkers(sweep_dir, call, count, settings, progress_to(console))

@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -32,12 +32,22 @@ class LocalWorkers:
     """``python -m bench.worker`` in `count` processes, each in a session of its own: a terminal's signals reach the
     driver only, which passes them on."""
 
-    def __init__(self, sweep_dir: Path, call: str, count: int, say: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        sweep_dir: Path,
+        call: str,
+        count: int,
+        say: Callable[[str], None],
+        *,
+        devices: Sequence[str] = (),
+    ) -> None:
         """
         Args:
             say: told when a worker was killed.
+            devices: values of CUDA_VISIBLE_DEVICES, dealt out to the workers in turn; none: all see what there is.
         """
         self._sweep_dir, self._call, self._count, self._say = sweep_dir, call, count, say
+        self._devices = devices
         self._processes: dict[int, subprocess.Popen[bytes]] = {}
         self._idle_deaths, self._seen_done = 0, -1
 
@@ -68,6 +78,8 @@ class LocalWorkers:
             "--driver-pid", str(os.getpid()),
         ]  # fmt: skip
         environment = {**dict.fromkeys(_THREADS, "1"), **os.environ}
+        if self._devices:
+            environment["CUDA_VISIBLE_DEVICES"] = self._devices[slot % len(self._devices)]
         # Appended: another driver's worker, or one that was killed, may have something to say there.
         with self._log(slot).open("ab") as log:
             self._processes[slot] = subprocess.Popen(

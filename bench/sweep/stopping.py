@@ -52,3 +52,14 @@ class StopRequest:
         if self.by_signal and number == signal.SIGINT:
             raise KeyboardInterrupt
         self.by_signal = True
+
+
+@contextmanager
+def deaf() -> Iterator[None]:
+    """Within, signals of `STOP_SIGNALS` are ignored: another process of the group hears them, and says when to stop."""
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in STOP_SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

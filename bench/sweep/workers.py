@@ -3,7 +3,7 @@
 import os
 import socket
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from bench.cells.cell import Cell
@@ -14,6 +14,7 @@ from bench.cells.tracking import check_login
 from bench.claims import ClaimLost, is_claimed, last_beat
 from bench.data.prepared import Prepared
 from bench.policies.load import resolve_device
+from bench.policies.ranks import ALONE, Ranks
 from bench.records import DONE, CellStatus
 from bench.sweep.plan import is_left, read_jobs
 from bench.sweep.stopping import StopRequest
@@ -37,6 +38,7 @@ def work(
     device: str | None = None,
     max_cells: int | None = None,
     pool_since: float | None = None,
+    ranks: Ranks = ALONE,
     report: Report = lambda status: None,
 ) -> Work:
     """Run cells of a planned sweep until none is left that nobody else works on, or `stop` says so.
@@ -49,12 +51,14 @@ def work(
         pool_since: when the pool was started that ends with any of its workers, by the file server's clock. A cell
             whose worker has died since is left to a later one: this worker is about to be killed too, and the cell
             would be blamed for both.
+        ranks: the worker's processes, of which this is the first; a group ends with the first cell that fails, as it
+            may have lost a process.
         report: told of every cell that was run.
     Raises:
         DamagedRecord, DamagedArtifact: plan or prepared data cannot be read.
         ConfigError: a cell's directory was made with another configuration, or lacks device or W&B key here.
     """
-    cache, work = InputCache(), Work()
+    cache, work = InputCache(ranks), Work()
     with stop.listening():
         while not stop() and (max_cells is None or len(work.done) + len(work.failed) < max_cells):
             jobs, planned_call = read_jobs(sweep_dir, call)
@@ -64,6 +68,9 @@ def work(
                 break
             (work.done if status.state == DONE else work.failed).append(status.cell)
             report(status)
+            if status.state != DONE and ranks.world_size > 1:
+                return work
+    ranks.tell(None)
     return work
 
 
@@ -81,8 +88,7 @@ def _run_next(
             continue
         if pool_since is not None and (last_beat(cell.directory) or 0.0) > pool_since:
             continue
-        if device is not None:
-            cell = replace(cell, config=replace(cell.config, device=device))
+        cell = cell.on(cache.ranks.device or device, cache.ranks.world_size)
         # Before the cell is claimed, which is not to blame for what this machine lacks.
         resolve_device(cell.config.device)
         check_login(cell.config)
