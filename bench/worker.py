@@ -12,9 +12,13 @@ import argparse
 import os
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from bench.help import KEPT
 from gold_rm.command_line import INTERRUPTED, run_with_messages
+
+if TYPE_CHECKING:
+    from bench.cells.inputs import InputCache
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -55,7 +59,7 @@ def _run(options: argparse.Namespace) -> int:
     def cells_left() -> int:
         return sum(is_left(cell, call) for cell, _ in read_jobs(options.sweep_dir, options.call)[0])
 
-    return run_as_group(processes, _arguments(options), cells_left, driver_pid=options.driver_pid)
+    return run_as_group(processes, options.sweep_dir, _arguments(options), cells_left, driver_pid=options.driver_pid)
 
 
 def _arguments(options: argparse.Namespace) -> list[str]:
@@ -63,12 +67,23 @@ def _arguments(options: argparse.Namespace) -> list[str]:
     named = {"--max-cells": options.max_cells, "--max-minutes": options.max_minutes, "--device": options.device}
     named |= {"--call": options.call, "--driver-pid": os.getpid()}
     given = [(name, str(value)) for name, value in named.items() if value is not None]
-    return [str(options.sweep_dir), *(word for pair in given for word in pair)]
+    return [word for pair in given for word in pair]
+
+
+def _follow(cache: "InputCache", device: str | None) -> int:
+    from bench.cells.training import follow
+
+    try:
+        follow(cache, device)
+    except Exception as error:
+        if not cache.ranks.has_lost_one(error):
+            raise
+        return 1  # the first process has ended, and has said why
+    return 0
 
 
 def _work(options: argparse.Namespace) -> int:
     from bench.cells.inputs import InputCache
-    from bench.cells.training import follow
     from bench.policies.ranks import Ranks
     from bench.sweep.stopping import StopRequest, deaf
     from bench.sweep.workers import work
@@ -77,8 +92,9 @@ def _work(options: argparse.Namespace) -> int:
     try:
         if not ranks.leads:
             with deaf():
-                follow(InputCache(ranks), options.device)
-            return 0
+                return _follow(InputCache(ranks), options.device)
+        if ranks.world_size > 1:
+            print(f"a group of {ranks.world_size} processes", flush=True)
         seconds = None if options.max_minutes is None else 60 * options.max_minutes
         stop = StopRequest(seconds=seconds, driver_pid=options.driver_pid)
         result = work(

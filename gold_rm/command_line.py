@@ -8,11 +8,9 @@ from rich.console import Console
 
 from gold_rm.errors import UserError
 from gold_rm.interrupts import Interrupts
+from gold_rm.memory import is_out_of_memory
 
 BAD_INPUT, INTERRUPTED = 2, 130
-_NO_MEMORY = (  # torch raises RuntimeError for it, the loader of its libraries ImportError
-    "can't allocate memory", "out of memory", "cannot allocate memory", "failed to map segment",
-)  # fmt: skip
 
 
 def terminal() -> Console:
@@ -45,7 +43,7 @@ def run_with_messages(action: Callable[[], int], *, if_interrupted: str = "") ->
         except Exception as error:
             if interrupts.heard:  # a library has made another error of one
                 return _interrupted(if_interrupted)
-            if not any(words in str(error).lower() for words in _NO_MEMORY):
+            if not is_out_of_memory(error):
                 raise
             _fail(f"not enough memory: {' '.join(str(error).split())}")
         return BAD_INPUT

@@ -1,5 +1,7 @@
 """One cell from its configuration to its records; judged by what it leaves in its folder."""
 
+import os
+import sys
 from collections.abc import Callable
 
 import torch
@@ -21,6 +23,7 @@ from bench.methods import METHODS
 from bench.methods.trainer import NonFiniteLoss
 from bench.records import CellStatus, CheckpointRecord
 
+GROUP_LOST = 3  # exit status of a worker whose group has lost a process
 OnRecord = Callable[[CheckpointRecord], None]
 
 
@@ -72,9 +75,17 @@ def run_cell(
         except (Exception, SystemExit) as error:  # a user's loss may call sys.exit()
             if not folder.has_begun:
                 raise
+            if cache.ranks.has_lost_one(error):
+                _end_as_if_killed(error)
             folder.fail(error, diverged=isinstance(error, NonFiniteLoss))
         assert folder.status is not None
         return folder.status
+
+
+def _end_as_if_killed(error: BaseException) -> None:
+    """The claim stays behind: whoever takes the cell over counts the death, and a second one is the cell's fault."""
+    print(f"a process of this worker's group is gone: {error}", file=sys.stderr, flush=True)
+    os._exit(GROUP_LOST)
 
 
 class _Run:

@@ -5,6 +5,7 @@ which have built the same from the same inputs (`follow`).
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import wraps
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
@@ -15,6 +16,7 @@ from torch import Tensor
 from bench.cells.cell import Cell
 from bench.cells.inputs import InputCache, training_pairs
 from bench.cells.measure import Checkpoint, Measurement
+from bench.cells.memory import OutOfMemory, free, is_out_of_memory, words_of
 from bench.data.prepared import Prepared
 from bench.methods import METHODS, TrainingInputs
 from bench.records import StepMetrics
@@ -57,6 +59,7 @@ class CellTraining:
         pairs = training_pairs(shared.pool, config)
         self._trainer = make(TrainingInputs(config, self._policy, pairs, shared.train_prompts, shared.labeller))
         self._measurement = Measurement(cell, prepared, cache)
+        self._cell, self._prepared, self._cache, self._has_halved = cell, prepared, cache, False
 
     @property
     def steps_done(self) -> int:
@@ -65,12 +68,28 @@ class CellTraining:
 
     @_on_all_ranks
     def preview(self) -> StepMetrics:
-        """See `bench.methods.trainer.Trainer`; so for the next three."""
-        return self._trainer.preview()
+        """See `bench.methods.trainer.Trainer`; so for the next three.
+
+        Raises:
+            OutOfMemory: so for the next one, too.
+        """
+        return self._within_memory(self._trainer.preview)
 
     @_on_all_ranks
     def step(self) -> StepMetrics:
-        return self._trainer.step()
+        return self._within_memory(self._trainer.step)
+
+    def _within_memory(self, step: Callable[[], StepMetrics]) -> StepMetrics:
+        try:
+            return step()
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            optim = self._cell.config.optim
+            raise OutOfMemory(
+                f"a training step of {optim.batch_pairs} pairs, {optim.micro_batch_pairs or 'all'} at once, needs more "
+                f"memory than there is ({words_of(error)}); lower optim.micro_batch_pairs or logits_mib"
+            ) from error
 
     @_on_all_ranks
     def state_dict(self) -> dict[str, Tensor]:
@@ -82,7 +101,36 @@ class CellTraining:
 
     @_on_all_ranks
     def measure(self, recent: Sequence[StepMetrics], *, wall_s: float) -> Checkpoint:
-        """See `bench.cells.measure.Measurement.at`."""
+        """See `bench.cells.measure.Measurement.at`; where memory does not suffice, once more with half the batch.
+
+        Raises:
+            OutOfMemory: nor does it for that.
+        """
+        halvings: list[str] = []
+        while True:
+            at_once = self._cell.config.evaluation.batch_size
+            try:
+                checkpoint = self._measure(recent, wall_s)
+                return checkpoint._replace(warnings=[*checkpoint.warnings, *halvings])
+            except Exception as error:
+                if not is_out_of_memory(error):
+                    raise
+                told = f"evaluating {at_once} sequences at once needs more memory than there is ({words_of(error)})"
+                # Ranks would not agree to try again: only one of them has failed.
+                if self._has_halved or at_once == 1 or self.ranks.size > 1:
+                    raise OutOfMemory(f"{told}; lower evaluation.batch_size or logits_mib") from error
+            self._halve()  # out here, where the error is gone, which holds what it was raised from
+            halvings = [f"step {self.steps_done}: {told}; from here on it is {at_once // 2} at once"]
+
+    def _halve(self) -> None:
+        evaluation = self._cell.config.evaluation
+        halved = replace(evaluation, batch_size=evaluation.batch_size // 2)
+        self._cell = replace(self._cell, config=replace(self._cell.config, evaluation=halved))
+        self._measurement = Measurement(self._cell, self._prepared, self._cache)
+        self._has_halved = True
+        free()
+
+    def _measure(self, recent: Sequence[StepMetrics], wall_s: float) -> Checkpoint:
         return self._measurement.at(
             self.steps_done, self._policy.whole(), recent, wall_s=wall_s, samples_drawn=self._trainer.samples_drawn
         )
@@ -103,6 +151,6 @@ def follow(cache: InputCache, device: str | None) -> None:
         if name == _BEGIN:
             cell, prepared = arguments
             training = None  # gives its memory back before the next takes its own
-            training = CellTraining(cell.on(device), prepared, cache)
+            training = CellTraining(cell.on(cache.ranks.device or device, cache.ranks.world_size), prepared, cache)
         else:
             getattr(training, name)(*arguments, **named)

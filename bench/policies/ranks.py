@@ -51,6 +51,10 @@ class Ranks:
         if self.world_size > 1:
             dist.destroy_process_group()
 
+    def has_lost_one(self, error: BaseException) -> bool:
+        """Whether `error` is that of a call that another rank was to make, too, and did not: it is gone."""
+        return self.world_size > 1 and (isinstance(error, dist.DistError) or "/gloo/" in str(error))
+
     @property
     def leads(self) -> bool:
         """Whether this is the rank that decides."""

@@ -101,7 +101,7 @@ class LocalWorkers:
                 self._say(f"worker {process.pid} ended with status {process.returncode}; see {self._log(slot)}")
             return
         if process.returncode < 0:
-            self._note_death(process.pid, _name_of(-process.returncode))
+            self._note_death(process.pid, name_of_signal(-process.returncode))
         left = cells_left()
         self._idle_deaths = self._idle_deaths + 1 if left == self._seen_done else 1
         self._seen_done = left
@@ -113,12 +113,7 @@ class LocalWorkers:
             self._start(slot)
 
     def _note_death(self, pid: int, name: str) -> None:
-        largest = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss // (
-            1024 if sys.platform != "darwin" else 1 << 20
-        )
-        death = {"host": socket.gethostname(), "pid": pid, "signal": name, "largest_worker_mb": largest}
-        with (self._sweep_dir / WORKERS_DIR / DEATHS_FILE).open("a", encoding="utf-8") as stream:
-            stream.write(json.dumps(death) + "\n")
+        largest = note_death(self._sweep_dir, pid, name)
         self._say(f"worker {pid} was ended by {name} (the largest so far took {largest} MB); its cell goes to another")
 
     def _stop_all(self) -> None:
@@ -139,7 +134,23 @@ class LocalWorkers:
             self._processes = {}
 
 
-def _name_of(number: int) -> str:
+def note_death(sweep_dir: Path, pid: int, name: str) -> int:
+    """Note what a worker of this machine, a child of this process, has died of, for who takes its cell over.
+
+    Returns:
+        Memory in MB that the largest child so far has taken.
+    """
+    unit = 1 << 20 if sys.platform == "darwin" else 1 << 10
+    largest = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss // unit
+    death = {"host": socket.gethostname(), "pid": pid, "signal": name, "largest_worker_mb": largest}
+    path = sweep_dir / WORKERS_DIR / DEATHS_FILE
+    path.parent.mkdir(exist_ok=True)
+    with path.open("a", encoding="utf-8") as stream:
+        stream.write(json.dumps(death) + "\n")
+    return largest
+
+
+def name_of_signal(number: int) -> str:
     try:
         return signal.Signals(number).name
     except ValueError:  # a real-time signal
