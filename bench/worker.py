@@ -39,16 +39,27 @@ def main() -> int:
     """Entry point; see the module's docstring."""
     options = _parser().parse_args()
 
-    return run_with_messages(lambda: _run(options), if_interrupted=KEPT)
+    status = run_with_messages(lambda: _run(options), if_interrupted=KEPT)
+    if is_in_group():
+        # Not through Python's end, in which torch aborts now and then after FSDP2 on gloo (2 of 8 tries).
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+    return status
+
+
+def is_in_group() -> bool:
+    """Whether torch.distributed's agent has started this process: of ours (`--nproc`), or of the user's torchrun."""
+    return "TORCHELASTIC_RUN_ID" in os.environ
 
 
 def _run(options: argparse.Namespace) -> int:
-    from torch.distributed import is_torchelastic_launched
-
-    if is_torchelastic_launched():  # by ourselves, below, or by the user's torchrun
+    if is_in_group():
         return _work(options)
+    from bench.sweep.joining import wait_for_plan
     from bench.sweep.plan import is_left, read_jobs
 
+    wait_for_plan(options.sweep_dir, options.call)
     jobs, planned_call = read_jobs(options.sweep_dir, options.call)
     call = options.call or planned_call
     processes = options.nproc or max((cell.config.parallel.processes for cell, _ in jobs), default=1)

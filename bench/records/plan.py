@@ -10,10 +10,11 @@
     prepared  by name, what the driver has built: paths (relative to the sweep's directory) and fingerprints
     call      id of the call that planned last; later ones compare as greater
     called    by cell, the latest call that asked for it
+    code      of the version that planned last: `sha256` of its source files, `commit`
     published by name, SHA-256 of the files that analyses share
     jobs      by cell, what a worker needs to run it: `settings` and `prepared` (names), `changes` (dotted keys)
 
-Plans from before there were workers have no settings, prepared, jobs, call, called and published.
+Plans from before there were workers have no settings, prepared, jobs, call, called, code and published.
 """
 
 from collections.abc import Callable
@@ -30,7 +31,7 @@ def empty_plan(sweep: str) -> dict[str, Any]:
     """A plan without cells."""
     return {
         "schema": SCHEMA_VERSION, "sweep": sweep, "command": [], "cells": [],
-        "settings": {}, "prepared": {}, "jobs": {}, "called": {}, "published": {},
+        "settings": {}, "prepared": {}, "jobs": {}, "called": {}, "published": {}, "code": {},
     }  # fmt: skip
 
 

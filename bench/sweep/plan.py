@@ -14,7 +14,9 @@ from bench.claims import hold
 from bench.config import BUILT_IN_LOSSES, CellConfig, cell_config
 from bench.data.prepared import Prepared
 from bench.data.published import published_files
+from bench.provenance import code_hash, git_commit
 from bench.records import PLAN_FILE, DamagedRecord, read_plan, read_status, remove_temporaries, write_checked_json
+from bench.sweep.joining import require_same_code
 
 if TYPE_CHECKING:
     from bench.sweep.compose import Job  # Hydra, which a worker need not wait for
@@ -82,7 +84,9 @@ def write_plan(
             claim.require_held()
             remove_temporaries(sweep_dir, PLAN_FILE)
             called = {cell.name: max(call, plan["called"].get(cell.name, call)) for cell in cells}
-            write_checked_json(sweep_dir / PLAN_FILE, plan | {"call": call, "called": plan["called"] | called})
+            code = {"sha256": code_hash(), "commit": git_commit()}
+            new = {"call": call, "called": plan["called"] | called, "code": code}
+            write_checked_json(sweep_dir / PLAN_FILE, plan | new)
 
 
 def _job(cell: Cell, prepared: Prepared, plan: dict[str, Any]) -> dict[str, Any]:
@@ -100,16 +104,21 @@ def _job(cell: Cell, prepared: Prepared, plan: dict[str, Any]) -> dict[str, Any]
     return {"settings": common, "prepared": name, "changes": changes}
 
 
-def read_jobs(sweep_dir: Path, call: str | None = None) -> tuple[list[tuple[Cell, Prepared]], str]:
+def read_jobs(
+    sweep_dir: Path, call: str | None = None, *, to_run: bool = False
+) -> tuple[list[tuple[Cell, Prepared]], str]:
     """The cells of a planned sweep with what they stand on, and the id of the call that planned last.
 
     Args:
         call: only the cells that this call has asked for, or a later one, which the two then share.
+        to_run: by this process, whose code must be the one that planned them.
     Raises:
         DamagedRecord: there is no plan, or it lacks what workers need.
-        ConfigError: a user's loss is not the function that was planned.
+        ConfigError: a user's loss is not the function that was planned, or the code another version.
     """
     plan = read_plan(sweep_dir)
+    if to_run:
+        require_same_code(sweep_dir, plan)
     if not plan["jobs"]:
         why = "was planned by an older version" if plan["cells"] else f"has no {PLAN_FILE}"
         raise DamagedRecord(f"{sweep_dir}: {why}; plan it with python -m bench.train -m sweep={sweep_dir.name} …")

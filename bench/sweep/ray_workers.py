@@ -21,6 +21,7 @@ _POLL_SECONDS = 1.0
 _SECONDS_TO_STOP = 30.0  # as of workers of this machine
 _SECONDS_TO_NOTICE = 0.2
 _SECONDS_TO_CONNECT = 10.0
+_UNSEEN = 1000  # no exit status of a process
 _LOOPBACK = "127.0.0.1"
 
 
@@ -141,6 +142,11 @@ class RayWorkers:
         except ray.exceptions.RayError as error:  # its node, or it, died more often than it is tried again
             self._say(f"a task of Ray was lost ({_line(error)}); its cell goes to another")
             return
+        if code == _UNSEEN:
+            raise ConfigError(
+                f"a node of the Ray cluster does not see {log.parent}: runs_dir has to be on a file system that all nodes "
+                "share"
+            )
         if code == BAD_INPUT:
             raise ConfigError(last_words(log) or f"a worker refused its input; see {log}")
         if code < 0:
@@ -149,6 +155,8 @@ class RayWorkers:
 
 def _work(arguments: tuple[str, ...], directory: str, log: str) -> int:
     """A task of Ray: one worker, which is asked to stop when the task is cancelled or its process ends."""
+    if not Path(log).parent.is_dir():
+        return _UNSEEN
     command = [sys.executable, "-m", "bench.worker", *arguments, "--driver-pid", str(os.getpid())]
     with open(log, "ab") as stream:
         worker = subprocess.Popen(

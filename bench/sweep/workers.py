@@ -16,6 +16,7 @@ from bench.data.prepared import Prepared
 from bench.policies.load import resolve_device
 from bench.policies.ranks import ALONE, Ranks
 from bench.records import DONE, CellStatus
+from bench.sweep.joining import wait_for_plan
 from bench.sweep.plan import is_left, read_jobs
 from bench.sweep.stopping import StopRequest
 
@@ -56,12 +57,14 @@ def work(
         report: told of every cell that was run.
     Raises:
         DamagedRecord, DamagedArtifact: plan or prepared data cannot be read.
-        ConfigError: a cell's directory was made with another configuration, or lacks device or W&B key here.
+        ConfigError: a cell's directory was made with another configuration, or lacks device or W&B key here; or the
+            sweep cannot be joined, see `bench.sweep.joining`.
     """
     cache, work = InputCache(ranks), Work()
     with stop.listening():
+        wait_for_plan(sweep_dir, call)
         while not stop() and (max_cells is None or len(work.done) + len(work.failed) < max_cells):
-            jobs, planned_call = read_jobs(sweep_dir, call)
+            jobs, planned_call = read_jobs(sweep_dir, call, to_run=True)
             this_call = call or planned_call
             status = _run_next(jobs, this_call, device, cache, stop, pool_since)
             if status is None:
