@@ -144,8 +144,8 @@ class RayWorkers:
             return
         if code == _UNSEEN:
             raise ConfigError(
-                f"a node of the Ray cluster does not see {log.parent}: runs_dir has to be on a file system that all nodes "
-                "share"
+                f"a node of the Ray cluster does not see {log.parent}: runs_dir has to be on a file system that all "
+                "nodes share"
             )
         if code == BAD_INPUT:
             raise ConfigError(last_words(log) or f"a worker refused its input; see {log}")
@@ -180,13 +180,24 @@ def _require_answer(address: str | None) -> None:
     Raises:
         ConfigError: nobody does.
     """
-    host, colon, port = (address or "").removeprefix("ray://").rpartition(":")
-    if not colon or not port.isdigit():  # one that Ray looks up itself, such as auto
+    named = (_known_cluster() if address == "auto" else address) or ""
+    host, colon, port = named.removeprefix("ray://").rpartition(":")
+    if not colon or not port.isdigit():  # Ray says what it thinks of that
         return
     try:
         socket.create_connection((host, int(port)), timeout=_SECONDS_TO_CONNECT).close()
     except (OSError, OverflowError) as error:
-        raise ConfigError(f"hydra.launcher.address={address}: no Ray cluster ({_line(error)})") from error
+        where = f"{address} ({named})" if address == "auto" else address
+        raise ConfigError(f"hydra.launcher.address={where}: no Ray cluster ({_line(error)})") from error
+
+
+def _known_cluster() -> str | None:
+    """What ``auto`` means: a variable, or the file that a head node leaves on its machine and a crash leaves behind."""
+    if address := os.environ.get("RAY_ADDRESS"):
+        return address
+    base = os.environ.get("RAY_TMPDIR") or (os.environ.get("TMPDIR") if sys.platform == "linux" else None) or "/tmp"
+    path = Path(base) / "ray" / "ray_current_cluster"
+    return path.read_text(encoding="utf-8").strip() if path.is_file() else None
 
 
 def _line(error: BaseException) -> str:

@@ -17,6 +17,8 @@ from sweep_process import ROOT, cells_in, start, state_of, wait_for, without_tim
 from bench.checked import ConfigError
 from bench.records import read_status
 from bench.sweep.ray_workers import RaySettings
+from bench.sweep.stopping import StopRequest
+from bench.sweep.workers import work
 
 needs_ray = pytest.mark.skipif(find_spec("ray") is None, reason="Ray is not installed: pip install 'ray>=2.9'")
 # A `ray.init` without a cluster leaves a token in the home directory, which a later head node then asks for and a later
@@ -73,7 +75,7 @@ def cluster(tmp_path, monkeypatch):
         wait_for(lambda: is_listening(port))
         nodes.append(Node(f"GPO_NODE={tmp_path}", f"--address={address}"))
         wait_for(lambda: len(find_processes("raylet/raylet", environment=f"{tmp_path}")) == 2)
-        yield address, nodes[1]
+        yield address, nodes
     finally:
         for node in reversed(nodes):
             node.kill()
@@ -101,7 +103,7 @@ def begin(tiny_world, tmp_path):
 @pytest.mark.slow
 @pytest.mark.cluster
 def test_a_node_that_dies_changes_no_record(begin, cluster, tmp_path):
-    address, node = cluster
+    address, (_, node) = cluster
     local = begin("local")
     output, _ = local.communicate(timeout=240)
     assert local.returncode == 0, output
@@ -137,6 +139,61 @@ def test_an_interrupted_command_leaves_no_task_and_the_next_goes_on(begin, tmp_p
     assert not list(directory.glob("*/.claim-*"))
     assert all((cell / "resume" / "state.safetensors").exists() for cell in running)
     wait_for(lambda: not find_processes("", environment=f"GPO_TEST={tmp_path / 'ray'}"), seconds=30)
+
+
+@needs_ray
+@pytest.mark.slow
+@pytest.mark.cluster
+def test_workers_of_a_command_that_is_killed_end_and_another_worker_takes_over(begin, tmp_path):
+    """Ray kills them, with signal 9 as well: they give nothing back, and are known to be dead."""
+    directory = tmp_path / "ray" / "t"
+    driver = begin("ray", "hydra/launcher=ray", "optim.steps=4000")
+    running = wait_for(lambda: [cell for cell in cells_in(directory, "running") if has_resume_point(cell)])
+    driver.kill()
+    driver.communicate(timeout=120)
+    wait_for(lambda: not find_processes("", environment=f"GPO_TEST={tmp_path / 'ray'}"), seconds=120)
+    (done,) = work(directory, StopRequest(), max_cells=1).done
+    assert done in [cell.name for cell in running]
+    status = read_status(directory / done)
+    assert status.resumed_from > 0
+    assert len(status.deaths) == 1
+
+
+def has_resume_point(cell):
+    return (cell / "resume" / "state.safetensors").exists()
+
+
+@needs_ray
+@pytest.mark.slow
+@pytest.mark.cluster
+def test_a_head_node_that_dies_ends_the_command_and_any_other_worker_goes_on(begin, cluster, tmp_path):
+    """Ray waits a minute for another head; until then, and a little longer, workers of other nodes go on."""
+    address, nodes = cluster
+    driver = begin("ray", "hydra/launcher=ray", f"hydra.launcher.address={address}", "optim.steps=20000")
+    directory = tmp_path / "ray" / "t"
+    wait_for(lambda: len(cells_in(directory, "running")) == 2)
+    nodes[0].kill()
+    output, _ = driver.communicate(timeout=400)
+    assert driver.returncode != 0, output
+    nodes[1].kill()
+    wait_for(lambda: not find_processes("bench.worker", environment=f"GPO_TEST={tmp_path / 'ray'}"), seconds=120)
+    assert cells_in(directory, "running") or cells_in(directory, "interrupted")
+    work(directory, StopRequest(seconds=5))
+    assert any(read_status(cell).attempts > 1 for cell in cells_in(directory, "interrupted"))
+
+
+@needs_ray
+def test_a_cluster_that_has_gone_without_a_word_is_not_waited_for(monkeypatch, tmp_path):
+    """A head node that crashes leaves the file that ``auto`` looks at; ray.init would wait for its address for ever."""
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
+    (tmp_path / "ray").mkdir()
+    (tmp_path / "ray" / "ray_current_cluster").write_text("127.0.0.1:1\n")
+    with (
+        pytest.raises(ConfigError, match=r"address=auto \(127\.0\.0\.1:1\): no Ray cluster"),
+        RaySettings("auto").cluster(),
+    ):
+        pass
 
 
 @needs_ray
