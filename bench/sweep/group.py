@@ -8,8 +8,9 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
-from torch.distributed.elastic.multiprocessing import SignalException
+from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
@@ -59,10 +60,16 @@ def run_as_group(
 
 
 def _run_once(processes: int, sweep_dir: Path, arguments: Sequence[str]) -> int:
+    with TemporaryDirectory(prefix="gpo-group-") as logs:  # which the agent would leave behind
+        return _run_in(logs, processes, sweep_dir, arguments)
+
+
+def _run_in(logs: str, processes: int, sweep_dir: Path, arguments: Sequence[str]) -> int:
     config = LaunchConfig(
         min_nodes=1, max_nodes=1, nproc_per_node=processes, run_id=f"gpo-{os.getpid()}", rdzv_backend="static",
         rdzv_endpoint=f"{_LOOPBACK}:{_free_port()}", rdzv_configs={"rank": 0}, max_restarts=0, local_addr=_LOOPBACK,
         signals_to_handle=_SIGNALS, shutdown_timeout=_SECONDS_TO_STOP,
+        logs_specs=DefaultLogsSpecs(log_dir=logs),
     )  # fmt: skip
     try:
         elastic_launch(config, sys.executable)("-m", "bench.worker", str(sweep_dir), *arguments)
