@@ -189,7 +189,8 @@ def test_names_are_plain_directory_names():
 
 # Where a cell runs and is filed; everything else can move its results.
 FREE_KEYS = {"sweep", "device", "runs_dir", "artifacts_dir", "tracking.wandb.mode", "tracking.wandb.project",
-             "evaluation.batch_size", "tracking.wandb.entity", "save", "resume.every", "workers"}  # fmt: skip
+             "evaluation.batch_size", "tracking.wandb.entity", "save", "resume.every", "workers",
+             "parallel.processes", "parallel.strategy", "parallel.workers_per_gpu"}  # fmt: skip
 OTHER_TEXTS = {
     "loss": "squared",
     "proxy.loss": "squared",
@@ -197,6 +198,7 @@ OTHER_TEXTS = {
     "labels.by": "proxy",
     "method": "online",
     "save": "best",
+    "parallel.strategy": "fsdp",
     "labels.rule": "bradley_terry",
     "tracking.wandb.mode": "disabled",
 }

@@ -115,9 +115,16 @@ MUTANTS = (
         f"{_TRAIN_TESTS} tests/bench/methods/test_trl.py",
     ),
     Mutant(
+        "gradients averaged over the processes of a group",
+        _OFFLINE,
+        "objective.scale * ranks.size * loss",
+        "objective.scale * loss",
+        "tests/bench/sweep/test_group.py",
+    ),
+    Mutant(
         "resume without moments",
         _OPTIMIZER,
-        '{"state": entries, ',
+        '{"state": on_ranks, ',
         '{"state": {}, ',
         "tests/bench/cells/test_resume.py",
     ),

@@ -186,7 +186,7 @@ SABOTAGES = {
         "bench.policies.sampling.draw_tokens", lambda logits, uniforms: draw_tokens(logits / 0.8, uniforms),
     ),
     "the end token is not scored": ("bench.cells.evaluation.sequence_kl", without_end),
-    "labels turned round": ("bench.cells.run.training_pairs", turned),
+    "labels turned round": ("bench.cells.training.training_pairs", turned),
     "β doubled in training": ("bench.methods.offline.Objective.scaled", of_double_beta),
     "gold times 1.15": (
         "gold_rm.reward_model.Standardization.apply", lambda scale, raw: 1.15 * (raw - scale.mean) / scale.sd,

@@ -134,6 +134,25 @@ def test_a_group_that_loses_a_process_starts_again_and_one_that_is_stopped_goes_
     assert without_times(cell.directory) == without_times(peaceful.directory)
 
 
+@pytest.mark.slow
+def test_a_resume_point_of_a_group_is_taken_up_by_one_process(plan, tmp_path):
+    """Weights and moments that FSDP2 has cut are whole in it; the rest of the cell differs by rounding that grows."""
+    steps = {"optim.steps": 200, "evaluation.checkpoints": 2}
+    (one,) = plan("one", {"beta": 0.1}, **SMALL_BATCHES, **steps)
+    work(one.sweep_dir, StopRequest())
+    (cell,) = plan("cut", {"beta": 0.1}, **LONG | steps | {"parallel.strategy": "fsdp"})
+    process = start("bench.worker", str(cell.sweep_dir), mark=f"GPO_TEST={tmp_path}")
+    wait_for(lambda: (cell.directory / RECORDS_FILE).exists() and len(records_of(cell)) == 2)
+    process.terminate()
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 130, output
+    assert work(cell.sweep_dir, StopRequest()).done == [cell.name]
+    assert read_status(cell.directory).resumed_from >= 100
+    ours, theirs = (records_of(each)[-1] for each in (one, cell))
+    for name in ("kl", "gold", "rho_mean", "grad_norm"):
+        assert theirs[name] == pytest.approx(ours[name], rel=0.02, abs=0.02)
+
+
 def test_a_cell_that_fails_in_a_group_has_failed_and_the_next_one_is_run(plan):
     """With a learning rate of 1e18, the second step is not finite; a group of its own runs the cell after it."""
     short = {**SMALL_BATCHES, "parallel.processes": 2}
