@@ -6,16 +6,15 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from bench.cells.cell import Cell
 from bench.cells.folder import CellBusy
 from bench.cells.inputs import InputCache
 from bench.cells.run import Stopped, run_cell
 from bench.cells.tracking import check_login
 from bench.claims import ClaimLost, is_claimed, last_beat
-from bench.data.prepared import Prepared
 from bench.policies.load import resolve_device
 from bench.records import DONE, CellStatus
-from bench.sweep.plan import is_left, read_jobs
+from bench.sweep.plan import is_left
+from bench.sweep.queue import CellQueue
 from bench.sweep.stopping import StopRequest
 
 Report = Callable[[CellStatus], None]
@@ -54,12 +53,11 @@ def work(
         DamagedRecord, DamagedArtifact: plan or prepared data cannot be read.
         ConfigError: a cell's directory was made with another configuration, or lacks device or W&B key here.
     """
-    cache, work = InputCache(), Work()
+    cache, work, queue = InputCache(), Work(), CellQueue(sweep_dir, call)
     with stop.listening():
         while not stop() and (max_cells is None or len(work.done) + len(work.failed) < max_cells):
-            jobs, planned_call = read_jobs(sweep_dir, call)
-            this_call = call or planned_call
-            status = _run_next(jobs, this_call, device, cache, stop, pool_since)
+            queue.refresh()
+            status = _run_next(queue, device, cache, stop, pool_since)
             if status is None:
                 break
             (work.done if status.state == DONE else work.failed).append(status.cell)
@@ -68,16 +66,18 @@ def work(
 
 
 def _run_next(
-    jobs: list[tuple[Cell, Prepared]],
-    call: str,
+    queue: CellQueue,
     device: str | None,
     cache: InputCache,
     stop: StopRequest,
     pool_since: float | None,
 ) -> CellStatus | None:
-    """Run the first cell that can be claimed; None when there is none, or on a request to stop."""
-    for cell, prepared in jobs:
-        if not is_left(cell, call) or is_claimed(cell.directory):
+    """Run the next cell that can be claimed; None when there is none, or on a request to stop."""
+    for cell, prepared in queue:
+        if not is_left(cell, queue.call):
+            queue.settle(cell)
+            continue
+        if is_claimed(cell.directory):
             continue
         if pool_since is not None and (last_beat(cell.directory) or 0.0) > pool_since:
             continue
@@ -87,11 +87,12 @@ def _run_next(
         resolve_device(cell.config.device)
         check_login(cell.config)
         try:
-            status = run_cell(cell, prepared, cache, call=call, stop=stop)
+            status = run_cell(cell, prepared, cache, call=queue.call, stop=stop)
+            queue.won()
             if (status.host, status.pid) == (socket.gethostname(), os.getpid()):
                 return status  # otherwise, another worker has settled the cell since we looked
         except (CellBusy, ClaimLost):  # another worker was faster, or has taken it over
-            continue
+            queue.lost()
         except Stopped:
             return None
     return None
