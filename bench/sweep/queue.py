@@ -6,10 +6,8 @@ from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
 
-from bench.cells.cell import Cell
-from bench.data.prepared import Prepared
 from bench.records import PLAN_FILE
-from bench.sweep.plan import read_jobs
+from bench.sweep.plan import PlannedJobs, read_planned
 
 _MOST_DOUBLINGS = 12  # 4096 cells: as many workers could start in one moment
 
@@ -28,8 +26,7 @@ class CellQueue:
         """
         self._sweep_dir, self._only = sweep_dir, call
         self._version: tuple[int, ...] | None = None
-        self._jobs: list[tuple[Cell, Prepared]] = []
-        self._planned_call = ""
+        self._plan: PlannedJobs | None = None
         self._settled: set[str] = set()
         self._next, self._losses = 0, 0
         self._waiting: deque[int] = deque()
@@ -37,33 +34,40 @@ class CellQueue:
         self._draw = random.Random()
 
     @property
+    def plan(self) -> PlannedJobs:
+        """The plan as it was at the last `refresh`."""
+        assert self._plan is not None
+        return self._plan
+
+    @property
     def call(self) -> str:
         """The call that cells are run under: the driver's, or the one that planned last."""
-        return self._only or self._planned_call
+        return self._only or self.plan.call
 
     def refresh(self) -> None:
         """Read the plan if it is another than the last time; every cell of a new one is looked at again.
 
         Raises:
-            DamagedRecord, ConfigError: see `read_jobs`.
+            DamagedRecord: see `read_planned`.
         """
         version = _version_of(self._sweep_dir / PLAN_FILE)
         if version is None or version != self._version:
-            self._jobs, self._planned_call = read_jobs(self._sweep_dir, self._only)
+            self._plan = read_planned(self._sweep_dir, self._only)
             self._version, self._settled = version, set()
 
-    def __iter__(self) -> Iterator[tuple[Cell, Prepared]]:
-        """One round through all cells that are not known to be settled."""
-        places = [*range(self._next, len(self._jobs)), *range(min(self._next, len(self._jobs)))]
-        self._waiting = deque(place for place in places if self._jobs[place][0].name not in self._settled)
+    def __iter__(self) -> Iterator[str]:
+        """One round through the names of all cells that are not known to be settled."""
+        names = self.plan.names
+        places = [*range(self._next, len(names)), *range(min(self._next, len(names)))]
+        self._waiting = deque(place for place in places if names[place] not in self._settled)
         while self._waiting:
             place = self._waiting.popleft()
             self._next = place + 1
-            yield self._jobs[place]
+            yield names[place]
 
-    def settle(self, cell: Cell) -> None:
-        """Leave the cell out until there is another plan: no worker of this call has to run it."""
-        self._settled.add(cell.name)
+    def settle(self, name: str) -> None:
+        """Leave a cell out until there is another plan: no worker of this call has to run it."""
+        self._settled.add(name)
 
     def won(self) -> None:
         """A cell was claimed."""

@@ -73,14 +73,16 @@ def _run_next(
     pool_since: float | None,
 ) -> CellStatus | None:
     """Run the next cell that can be claimed; None when there is none, or on a request to stop."""
-    for cell, prepared in queue:
-        if not is_left(cell, queue.call):
-            queue.settle(cell)
+    for name in queue:
+        directory = queue.plan.sweep_dir / name
+        if not is_left(directory, queue.call):
+            queue.settle(name)
             continue
-        if is_claimed(cell.directory):
+        if is_claimed(directory):
             continue
-        if pool_since is not None and (last_beat(cell.directory) or 0.0) > pool_since:
+        if pool_since is not None and (last_beat(directory) or 0.0) > pool_since:
             continue
+        cell, prepared = queue.plan.job(name)
         if device is not None:
             cell = replace(cell, config=replace(cell.config, device=device))
         # Before the cell is claimed, which is not to blame for what this machine lacks.

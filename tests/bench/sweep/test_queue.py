@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import pytest
 
 from bench.records import PLAN_FILE
+from bench.sweep.plan import PlannedJobs
 from bench.sweep.queue import CellQueue
 
 
@@ -14,9 +15,9 @@ def planned(tmp_path, monkeypatch):
     """A function that plans cells of these names under a call; `reads` counts how often the plan was read."""
     plan = {"names": [], "call": "", "reads": 0}
 
-    def read_jobs(sweep_dir, call):
+    def read_planned(sweep_dir, call):
         plan["reads"] += 1
-        return [(SimpleNamespace(name=name), None) for name in plan["names"]], plan["call"]
+        return PlannedJobs(sweep_dir, list(plan["names"]), plan["call"], {}, {}, {}, {})
 
     def write(*names, call="1"):
         plan.update(names=names, call=call)
@@ -24,12 +25,12 @@ def planned(tmp_path, monkeypatch):
         os.replace(tmp_path / "new", tmp_path / PLAN_FILE)
         return plan
 
-    monkeypatch.setattr("bench.sweep.queue.read_jobs", read_jobs)
+    monkeypatch.setattr("bench.sweep.queue.read_planned", read_planned)
     return write
 
 
 def round_of(queue):
-    return [cell.name for cell, _ in queue]
+    return list(queue)
 
 
 def test_the_plan_is_read_when_it_has_changed(planned, tmp_path):
@@ -54,9 +55,9 @@ def test_what_is_settled_is_left_out_until_there_is_another_plan(planned, tmp_pa
     planned("a", "b", "c")
     queue = CellQueue(tmp_path, None)
     queue.refresh()
-    for cell, _ in queue:
-        if cell.name != "b":
-            queue.settle(cell)
+    for name in queue:
+        if name != "b":
+            queue.settle(name)
     queue.refresh()
     assert round_of(queue) == ["b"]
     planned("a", "b", "c", call="2")  # what failed under the first call is to be tried again
@@ -69,7 +70,7 @@ def test_a_round_goes_on_where_the_last_one_was_left(planned, tmp_path):
     queue = CellQueue(tmp_path, None)
     queue.refresh()
     taken = iter(queue)
-    assert [next(taken)[0].name for _ in range(2)] == ["a", "b"]
+    assert [next(taken), next(taken)] == ["a", "b"]
     assert round_of(queue) == ["c", "d", "a", "b"]
 
 
@@ -80,8 +81,8 @@ def test_cells_that_others_were_faster_to_claim_shorten_no_round(planned, tmp_pa
     queue = CellQueue(tmp_path, None)
     queue.refresh()
     seen = []
-    for cell, _ in queue:
-        seen.append(cell.name)
+    for name in queue:
+        seen.append(name)
         queue.lost()
     assert sorted(seen) == names
     assert seen[:1] == names[:1]
@@ -94,9 +95,9 @@ def test_workers_that_lose_every_race_spread_out(planned, tmp_path):
     for _ in range(200):
         queue = CellQueue(tmp_path, None)
         queue.refresh()
-        for place, (cell, _) in enumerate(queue):
+        for place, name in enumerate(queue):
             if place == 8:
-                ninth.append(int(cell.name))
+                ninth.append(int(name))
                 break
             queue.lost()
     assert min(ninth) >= 8
