@@ -13,7 +13,7 @@ ARGUMENTS = ("--cells", "300", "--workers", "8", "--deaths", "6", "--hosts", "4"
 # What makes claims worthless, in the parent of all workers.
 SABOTAGE = {
     "the living are taken for dead": "import bench.claims.taking as t; t.is_alive = lambda *a, **k: False",
-    "two may hold one claim": "import bench.claims.taking as t; t._stands = lambda *a: True; t._create = t._create",
+    "two may hold one claim": "import bench.claims.taking as t; t._stands = lambda *a: True",
     "the dead are taken for living": "import bench.claims.taking as t; t.is_alive = lambda *a, **k: True",
 }
 

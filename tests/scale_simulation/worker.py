@@ -136,16 +136,19 @@ def _folder_class(ground: Ground, executioner: _Executioner, costs: _Costs) -> t
         """The real folder, with notes of who is in it, and a worker that is killed at some cells."""
 
         def __init__(self, cell: Any, **settings: Any) -> None:
-            self._entered, mark = time.thread_time(), ground.notes / "killed" / cell.name
-            if cell.name in ground.doomed and _is_first(mark):
+            self._entered, self._mark = time.thread_time(), ground.notes / "killed" / cell.name
+            if cell.name in ground.doomed and _is_first(self._mark):
                 executioner.arm(ground.doomed[cell.name])
             try:
                 super().__init__(cell, **settings)
             except BaseException:  # it is another's cell
-                if executioner.is_armed:
-                    executioner.disarm()
-                    mark.unlink()
+                self._survive()
                 raise
+
+        def _survive(self) -> None:
+            if executioner.is_armed:
+                executioner.disarm()
+                self._mark.unlink()
 
         def begin(self) -> Any:
             if self.status is not None and self.status.state == DONE:
@@ -163,9 +166,9 @@ def _folder_class(ground: Ground, executioner: _Executioner, costs: _Costs) -> t
 
         def __exit__(self, *error: Any) -> None:
             super().__exit__(*error)
-            if executioner.is_armed:
-                executioner.disarm()
+            if executioner.is_armed and self.has_begun:
                 ground.note("violations", what=f"{self.cell.name} should have killed its worker")
+            self._survive()  # also a cell that another worker had finished since this one looked
             costs.cells += time.thread_time() - self._entered
 
     return SimulatedFolder
