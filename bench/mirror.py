@@ -27,7 +27,7 @@ def _complete(sweep_dir: Path) -> int:
     from bench.cells.tracking import MIRROR_FILE, write_mirror
     from bench.sweep.plan import read_jobs
 
-    waiting = [cell for cell, _ in read_jobs(sweep_dir)[0] if (cell.directory / MIRROR_FILE).exists()]
+    waiting = [cell for cell, _ in read_jobs(sweep_dir) if (cell.directory / MIRROR_FILE).exists()]
     waiting = [cell for cell in waiting if cell.is_finished]
     failed = [cell for cell in waiting if write_mirror(cell) is not None]
     print(f"{sweep_dir}: {len(waiting) - len(failed)} of {len(waiting)} incomplete W&B runs written from the records")

@@ -25,7 +25,7 @@ from bench.records import (
     read_plan,
     read_status,
 )
-from bench.sweep.status import status_table, summary_line, sweep_views
+from bench.sweep.status import print_status, summary_line, sweep_views
 from gold_rm.command_line import run_with_messages, terminal
 
 
@@ -45,7 +45,7 @@ def _show(sweep_dir: Path, *, check: bool) -> int:
         there = f"; sweeps there: {', '.join(others)}" if others else ""
         raise ConfigError(f"{sweep_dir}: no sweep (no plan.json){there}")
     console = terminal()
-    console.print(status_table(views))
+    print_status(views, console)
     console.print(summary_line(views))
     damaged = _check(sweep_dir, views, console) if check else False
     return 1 if damaged or any(view.state == FAILED for view in views) else 0

@@ -57,18 +57,19 @@ def _run(options: argparse.Namespace) -> int:
     if is_in_group():
         return _work(options)
     from bench.sweep.joining import wait_for_plan
-    from bench.sweep.plan import is_left, read_jobs
+    from bench.sweep.plan import is_left, read_planned
 
     wait_for_plan(options.sweep_dir, options.call)
-    jobs, planned_call = read_jobs(options.sweep_dir, options.call)
-    call = options.call or planned_call
-    processes = options.nproc or max((cell.config.parallel.processes for cell, _ in jobs), default=1)
+    plan = read_planned(options.sweep_dir, options.call)
+    # One value per call: it names no cell.
+    processes = options.nproc or (plan.job(plan.names[0])[0].config.parallel.processes if plan.names else 1)
     if processes == 1:
         return _work(options)
     from bench.sweep.group import run_as_group
 
     def cells_left() -> int:
-        return sum(is_left(cell, call) for cell, _ in read_jobs(options.sweep_dir, options.call)[0])
+        now = read_planned(options.sweep_dir, options.call)
+        return sum(is_left(now.sweep_dir / name, options.call or now.call) for name in now.names)
 
     return run_as_group(processes, options.sweep_dir, _arguments(options), cells_left, driver_pid=options.driver_pid)
 

@@ -49,7 +49,7 @@ def evaluate_again(
         ConfigError: no such cell, no saved policies, or a number of prompts that the sweep does not have.
         GoldModelError: `gold` cannot be loaded.
     """
-    jobs = {job.name: (job, prepared) for job, prepared in read_jobs(sweep_dir)[0]}
+    jobs = {job.name: (job, prepared) for job, prepared in read_jobs(sweep_dir)}
     if cell is not None and cell not in jobs:
         raise ConfigError(f"cell={cell}: not in {sweep_dir}; did you mean {nearest(cell, list(jobs))!r}?")
     found = list(saved_policies(job for job, _ in jobs.values() if cell in (None, job.name)))
@@ -124,7 +124,7 @@ def import_policy(
 
 def _as_in_sweep(sweep_dir: Path, settings: dict[str, Any], overridden: tuple[str, ...]) -> dict[str, Any]:
     """What a sweep measures on, unless the command line says it too; then the two have to agree."""
-    planned = asdict(read_jobs(sweep_dir)[0][0][0].config)
+    planned = asdict(read_jobs(sweep_dir)[0][0].config)
     theirs = {key: planned[key] for key in _MEASURED_ON}
     if not any(key.split(".")[0] in (*_MEASURED_ON, "experiment") for key in overridden):
         return theirs

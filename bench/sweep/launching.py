@@ -87,7 +87,7 @@ def run_in_rounds(
     idle_rounds, before, is_broken = 0, len(pending) + 1, False
 
     def left() -> list[Cell]:
-        return [cell for cell in pending if is_left(cell, call)]
+        return [cell for cell in pending if is_left(cell.directory, call)]
 
     while waiting := left():
         if all(is_claimed(cell.directory) for cell in waiting):  # by other calls, or on other machines

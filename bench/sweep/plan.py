@@ -1,9 +1,10 @@
 """The cells a sweep consists of: resolved and checked before anything is built or trained, and kept in plan.json."""
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from copy import deepcopy
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -104,17 +105,51 @@ def _job(cell: Cell, prepared: Prepared, plan: dict[str, Any]) -> dict[str, Any]
     return {"settings": common, "prepared": name, "changes": changes}
 
 
-def read_jobs(
-    sweep_dir: Path, call: str | None = None, *, to_run: bool = False
-) -> tuple[list[tuple[Cell, Prepared]], str]:
-    """The cells of a planned sweep with what they stand on, and the id of the call that planned last.
+@dataclass(frozen=True)
+class PlannedJobs:
+    """What a plan holds for workers. A cell's configuration is made when it is asked for: 10,000 would take 100 MB.
+
+    Attributes:
+        names: the cells, in the plan's order.
+        call: id of the call that planned last.
+    """
+
+    sweep_dir: Path
+    names: list[str]
+    call: str
+    _jobs: dict[str, dict[str, Any]]
+    _settings: dict[str, dict[str, Any]]
+    _fingerprints: dict[str, str]
+    _prepared: dict[str, Prepared]
+
+    def job(self, name: str) -> tuple[Cell, Prepared]:
+        """A cell and what it stands on.
+
+        Raises:
+            DamagedRecord: the plan lacks what workers need.
+            ConfigError: the cell's loss is not the function that was planned.
+        """
+        with _explained(self.sweep_dir):
+            job = self._jobs[name]
+            config = cell_config(_changed(self._settings[job["settings"]], job["changes"]))
+            is_own = config.has_loss and config.loss not in BUILT_IN_LOSSES
+            if is_own and config.fingerprint != self._fingerprints[name]:
+                raise ConfigError(
+                    f"loss {config.loss!r} is another function here than the one that the sweep was planned with; plan "
+                    "it again where they are the same"
+                )
+            return Cell(name, config, (), self.sweep_dir), self._prepared[job["prepared"]]
+
+
+def read_planned(sweep_dir: Path, call: str | None = None, *, to_run: bool = False) -> PlannedJobs:
+    """What workers of a planned sweep need.
 
     Args:
         call: only the cells that this call has asked for, or a later one, which the two then share.
         to_run: by this process, whose code must be the one that planned them.
     Raises:
         DamagedRecord: there is no plan, or it lacks what workers need.
-        ConfigError: a user's loss is not the function that was planned, or the code another version.
+        ConfigError: they are to be run, and another version of the code has planned them.
     """
     plan = read_plan(sweep_dir)
     if to_run:
@@ -122,21 +157,28 @@ def read_jobs(
     if not plan["jobs"]:
         why = "was planned by an older version" if plan["cells"] else f"has no {PLAN_FILE}"
         raise DamagedRecord(f"{sweep_dir}: {why}; plan it with python -m bench.train -m sweep={sweep_dir.name} …")
+    with _explained(sweep_dir):
+        return PlannedJobs(
+            sweep_dir,
+            [name for name in plan["jobs"] if call is None or plan["called"].get(name, plan["call"]) >= call],
+            str(plan["call"]),
+            plan["jobs"],
+            plan["settings"],
+            {row["cell"]: row["config"] for row in plan["cells"]},
+            {name: Prepared.from_plan(parts, sweep_dir) for name, parts in plan["prepared"].items()},
+        )
+
+
+def read_jobs(sweep_dir: Path) -> list[tuple[Cell, Prepared]]:
+    """Every cell of a planned sweep with what it stands on; see `read_planned` and `PlannedJobs.job`."""
+    planned = read_planned(sweep_dir)
+    return [planned.job(name) for name in planned.names]
+
+
+@contextmanager
+def _explained(sweep_dir: Path) -> Iterator[None]:
     try:
-        planned = {row["cell"]: row["config"] for row in plan["cells"]}
-        prepared = {name: Prepared.from_plan(parts, sweep_dir) for name, parts in plan["prepared"].items()}
-        jobs = []
-        for name, job in plan["jobs"].items():
-            if call is not None and plan["called"].get(name, plan["call"]) < call:
-                continue
-            config = cell_config(_changed(plan["settings"][job["settings"]], job["changes"]))
-            if config.has_loss and config.loss not in BUILT_IN_LOSSES and config.fingerprint != planned[name]:
-                raise ConfigError(
-                    f"loss {config.loss!r} is another function here than the one that the sweep was planned with; plan "
-                    "it again where they are the same"
-                )
-            jobs.append((Cell(name, config, (), sweep_dir), prepared[job["prepared"]]))
-        return jobs, str(plan["call"])
+        yield
     except (KeyError, TypeError, AttributeError) as error:
         raise DamagedRecord(
             f"{sweep_dir / PLAN_FILE}: lacks what workers need ({error!r}); plan the sweep again"
@@ -161,10 +203,10 @@ def is_planned(sweep_dir: Path, cells: Sequence[Cell]) -> bool:
     return all(rows.get(cell.name) == cell.config.fingerprint and cell.name in plan["jobs"] for cell in cells)
 
 
-def is_left(cell: Cell, call: str) -> bool:
+def is_left(cell_dir: Path, call: str) -> bool:
     """Whether a cell still has to be run by workers of this call; see `CellStatus.is_settled`."""
     try:
-        status = read_status(cell.directory)
+        status = read_status(cell_dir)
     except DamagedRecord:  # the status table shows it; running the cell again would destroy what is there
         return False
     return status is None or not status.is_settled(call)

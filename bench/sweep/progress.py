@@ -1,7 +1,6 @@
 """What the terminal shows while a sweep runs: finished cells as lines, the rest as one bar."""
 
 import threading
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -20,8 +19,9 @@ class SweepProgress:
 
     def __init__(self, sweep_dir: Path, pending: Sequence[str], *, total: int, workers: int, console: Console) -> None:
         self._sweep_dir = sweep_dir
-        self._since = time.time()
         self._pending = list(pending)
+        # Not the time of day: the clocks of the machines that write statuses may be wrong.
+        self._before = {name: cell_view(sweep_dir, name).status for name in pending}
         self._views: dict[str, CellView] = {}
         self._total = total
         self._workers = workers
@@ -54,8 +54,8 @@ class SweepProgress:
     def _update(self) -> None:
         for name in list(self._pending):
             view = self._views[name] = cell_view(self._sweep_dir, name)
-            # A failure that is older than this call is one that is about to be tried again.
-            if view.state in (DONE, FAILED) and view.status and view.status.updated_at >= self._since:
+            # A failure that was there before this call is about to be tried again.
+            if view.state in (DONE, FAILED) and view.status != self._before[name]:
                 self._pending.remove(name)
                 self._report(view)
         running = [view for view in self._views.values() if view.state == RUNNING]

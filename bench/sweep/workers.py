@@ -6,18 +6,17 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from bench.cells.cell import Cell
 from bench.cells.folder import CellBusy
 from bench.cells.inputs import InputCache
 from bench.cells.run import Stopped, run_cell
 from bench.cells.tracking import check_login
 from bench.claims import ClaimLost, is_claimed, last_beat
-from bench.data.prepared import Prepared
 from bench.policies.load import resolve_device
 from bench.policies.ranks import ALONE, Ranks
 from bench.records import DONE, CellStatus
 from bench.sweep.joining import wait_for_plan
-from bench.sweep.plan import is_left, read_jobs
+from bench.sweep.plan import is_left
+from bench.sweep.queue import CellQueue
 from bench.sweep.stopping import StopRequest
 
 Report = Callable[[CellStatus], None]
@@ -60,13 +59,12 @@ def work(
         ConfigError: a cell's directory was made with another configuration, or lacks device or W&B key here; or the
             sweep cannot be joined, see `bench.sweep.joining`.
     """
-    cache, work = InputCache(ranks), Work()
+    cache, work, queue = InputCache(ranks), Work(), CellQueue(sweep_dir, call)
     with stop.listening():
         wait_for_plan(sweep_dir, call)
         while not stop() and (max_cells is None or len(work.done) + len(work.failed) < max_cells):
-            jobs, planned_call = read_jobs(sweep_dir, call, to_run=True)
-            this_call = call or planned_call
-            status = _run_next(jobs, this_call, device, cache, stop, pool_since)
+            queue.refresh()
+            status = _run_next(queue, device, cache, stop, pool_since)
             if status is None:
                 break
             (work.done if status.state == DONE else work.failed).append(status.cell)
@@ -78,29 +76,34 @@ def work(
 
 
 def _run_next(
-    jobs: list[tuple[Cell, Prepared]],
-    call: str,
+    queue: CellQueue,
     device: str | None,
     cache: InputCache,
     stop: StopRequest,
     pool_since: float | None,
 ) -> CellStatus | None:
-    """Run the first cell that can be claimed; None when there is none, or on a request to stop."""
-    for cell, prepared in jobs:
-        if not is_left(cell, call) or is_claimed(cell.directory):
+    """Run the next cell that can be claimed; None when there is none, or on a request to stop."""
+    for name in queue:
+        directory = queue.plan.sweep_dir / name
+        if not is_left(directory, queue.call):
+            queue.settle(name)
             continue
-        if pool_since is not None and (last_beat(cell.directory) or 0.0) > pool_since:
+        if is_claimed(directory):
             continue
+        if pool_since is not None and (last_beat(directory) or 0.0) > pool_since:
+            continue
+        cell, prepared = queue.plan.job(name)
         cell = cell.on(cache.ranks.device or device, cache.ranks.world_size)
         # Before the cell is claimed, which is not to blame for what this machine lacks.
         resolve_device(cell.config.device)
         check_login(cell.config)
         try:
-            status = run_cell(cell, prepared, cache, call=call, stop=stop)
+            status = run_cell(cell, prepared, cache, call=queue.call, stop=stop)
+            queue.won()
             if (status.host, status.pid) == (socket.gethostname(), os.getpid()):
                 return status  # otherwise, another worker has settled the cell since we looked
         except (CellBusy, ClaimLost):  # another worker was faster, or has taken it over
-            continue
+            queue.lost()
         except Stopped:
             return None
     return None

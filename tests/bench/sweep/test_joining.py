@@ -43,7 +43,7 @@ def test_a_worker_of_other_code_is_refused_with_both_versions(cell):
     for word in ("0123456789ab", "feed", code_hash(), git_commit()):
         assert word in str(raised.value)
     assert read_status(cell.directory) is None
-    assert read_jobs(cell.sweep_dir)[0], "to look at, it is still there"
+    assert read_jobs(cell.sweep_dir), "to look at, it is still there"
 
 
 def test_a_plan_from_before_code_was_noted_is_run(cell):

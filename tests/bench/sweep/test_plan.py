@@ -11,7 +11,7 @@ from bench.cells.cell import Cell
 from bench.checked import ConfigError
 from bench.records import PLAN_FILE, CellStatus, DamagedRecord, read_plan, write_status
 from bench.sweep.compose import Job
-from bench.sweep.plan import plan_cells, read_jobs, write_plan
+from bench.sweep.plan import plan_cells, read_jobs, read_planned, write_plan
 
 
 @pytest.fixture
@@ -66,7 +66,7 @@ def test_a_plan_of_an_older_version_is_added_to(cell):
     del base["proxy"], base["labels"]["by"], base["watch"]
     (sweep_dir / PLAN_FILE).write_text(json.dumps(plan))
     write([second], call="later")
-    (old, new), _ = read_jobs(sweep_dir)
+    old, new = read_jobs(sweep_dir)
     assert (old[0].config.fingerprint, new[0].config) == (first.config.fingerprint, second.config)
 
 
@@ -77,8 +77,8 @@ def test_workers_read_what_was_planned(cell, tiny_world, tmp_path):
         cell(**{"world.name": "other", "world.max_new_tokens": 5, "labels.flip_rate": 0.25}),
     ]  # fmt: skip
     sweep_dir = write(cells, call="a call")
-    jobs, call = read_jobs(sweep_dir)
-    assert call == "a call"
+    jobs = read_jobs(sweep_dir)
+    assert read_planned(sweep_dir).call == "a call"
     assert [(job.name, job.config) for job, _ in jobs] == [(each.name, each.config) for each in cells]
     assert [job.directory for job, _ in jobs] == [each.directory for each in cells]
     assert [prepared.preferences.fingerprint for _, prepared in jobs] == [
@@ -92,7 +92,7 @@ def test_the_folder_of_a_sweep_may_have_moved(cell, tmp_path):
     sweep_dir = write([cell()])
     moved = tmp_path / "moved"
     sweep_dir.rename(moved)
-    ((job, _),), _ = read_jobs(moved)
+    ((job, _),) = read_jobs(moved)
     assert job.directory.parent == moved
 
 

@@ -80,3 +80,15 @@ def test_damage_and_old_failures_are_not_taken_for_news(sweep_dir, follow):
     (sweep_dir / NAMES[1] / ERROR_FILE).write_text("")
     time.sleep(0.01)
     assert follow(lambda: None) == ""
+
+
+@pytest.mark.parametrize("hours", [-5, 5])
+def test_a_cell_finished_on_a_machine_whose_clock_is_wrong_is_reported(sweep_dir, follow, hours):
+    def happens():
+        at = time.time() + 3600 * hours
+        status = replace(read_status(sweep_dir / NAMES[0]), attempts=2, started_at=at - 12, updated_at=at)
+        write_status(sweep_dir / NAMES[0], status)
+
+    (line,) = follow(happens).splitlines()
+    assert line.startswith(f"2/4  {NAMES[0]}  KL ")
+    assert "  12.0 s  " in line

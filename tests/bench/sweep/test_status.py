@@ -28,7 +28,7 @@ from bench.records import (
     write_json,
     write_status,
 )
-from bench.sweep.status import format_seconds, seconds_left, summary_line, sweep_views, times_line
+from bench.sweep.status import format_seconds, print_status, seconds_left, summary_line, sweep_views, times_line
 
 TRUTH = synthetic_runs.Truth(losses=("logistic",), betas=(0.1,), seeds=(0, 1, 2, 3, 4, 5), steps=(0, 96), prompts=8)
 
@@ -74,8 +74,10 @@ def test_every_state_in_the_plans_order(sweep_dir):
     assert "move the cell's directory away" in views[5].error
 
 
-def test_the_table_and_the_summary(sweep_dir, monkeypatch, capsys):
+@pytest.mark.parametrize("most_in_table", [500, 5], ids=["table", "plain lines"])
+def test_the_table_and_the_summary(sweep_dir, monkeypatch, capsys, most_in_table):
     monkeypatch.setattr(sys, "argv", ["status", str(sweep_dir)])
+    monkeypatch.setattr("bench.sweep.status.MOST_IN_TABLE", most_in_table)
     assert status.main() == 1, "a cell failed"
     lines = [line.strip() for line in capsys.readouterr().out.splitlines()]
     rows = {line.split()[0]: line for line in lines if line.startswith("loss=")}
@@ -93,14 +95,16 @@ def test_the_table_and_the_summary(sweep_dir, monkeypatch, capsys):
     assert lines[-1] == "6 cells: 1 done, 2 failed, 1 running, 1 interrupted, 1 missing; 0:25 left"
 
 
-def test_errors_with_brackets_are_shown_as_they_are(sweep_dir):
+@pytest.mark.parametrize("most_in_table", [500, 5], ids=["table", "plain lines"])
+def test_errors_with_brackets_are_shown_as_they_are(sweep_dir, monkeypatch, most_in_table):
     """rich would read [/tmp] as the end of a style, and raise."""
     views = sweep_views(sweep_dir)
     error = "ConfigError: must lie in [pairs] or [/tmp] [red]"
     odd = CellView("loss=f,x=[a;b]", "failed", a_status("failed", error=error), None)
+    monkeypatch.setattr("bench.sweep.status.MOST_IN_TABLE", most_in_table)
     console = Console(width=300, markup=False)
     with console.capture() as captured:
-        console.print(status.status_table([*views, odd]))
+        print_status([*views, odd], console)
     assert error in captured.get()
     assert odd.name in captured.get()
 

@@ -8,11 +8,12 @@ from dataclasses import replace
 
 import pytest
 from running import prepared_for
+from scale_simulation.crowd import foreign_claim
 
 from bench.checked import ConfigError
-from bench.claims import server_time
+from bench.claims import STALE_SECONDS, server_time
 from bench.data.artifacts import DamagedArtifact
-from bench.records import CellStatus, read_status, write_status
+from bench.records import CellStatus, cell_view, read_status, write_status
 from bench.sweep.plan import write_plan
 from bench.sweep.stopping import StopRequest
 from bench.sweep.workers import work
@@ -132,3 +133,18 @@ try_claim(Path({str(dead.directory)!r}), call='1'); os._exit(9)"
     time.sleep(0.05)
     assert work(dead.sweep_dir, StopRequest(), call="1", pool_since=server_time(dead.sweep_dir)).done == [dead.name]
     assert len(read_status(dead.directory).deaths) == 1
+
+
+@pytest.mark.parametrize("hours", [-5, 5])
+def test_a_worker_whose_clock_is_wrong_leaves_the_living_and_takes_over_from_the_dead(plan, monkeypatch, hours):
+    """On other hosts only heartbeats tell them apart; the file server's clock stamps and judges them."""
+    living, dead, free = plan({"beta": 0.1}, {"beta": 0.2}, {"beta": 0.3})
+    for cell, age in ((living, STALE_SECONDS - 60), (dead, STALE_SECONDS + 60)):
+        claim = foreign_claim(cell.directory, age_seconds=age)
+    right = time.time
+    monkeypatch.setattr(time, "time", lambda: right() + 3600 * hours)
+    assert work(dead.sweep_dir, StopRequest()).done == [dead.name, free.name]
+    assert [path.name for path in living.directory.iterdir()] == [claim.name], "nothing of it was touched"
+    assert not list(dead.directory.glob(".claim-*"))
+    assert read_status(dead.directory).deaths[0]["host"] == "another-host"
+    assert [cell_view(cell.sweep_dir, cell.name).state for cell in (dead, free)] == ["done", "done"]
