@@ -15,7 +15,7 @@ def planned(tmp_path, monkeypatch):
     """A function that plans cells of these names under a call; `reads` counts how often the plan was read."""
     plan = {"names": [], "call": "", "reads": 0}
 
-    def read_planned(sweep_dir, call):
+    def read_planned(sweep_dir, call, *, to_run):
         plan["reads"] += 1
         return PlannedJobs(sweep_dir, list(plan["names"]), plan["call"], {}, {}, {}, {})
 
