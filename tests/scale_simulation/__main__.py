@@ -63,7 +63,9 @@ def _simulate(root: Path, cells: int, workers: int, deaths: int, hosts: int) -> 
     # Fewer than were to be: some lost the race for the cell that was to kill them.
     if len(killed) != (marked := len(list((ground.notes / "killed").iterdir()))):
         problems.append(f"{len(killed)} workers were killed, not {marked}")
-    for line in [*lines, *time_commands(sweep_dir, overrides_of(root, cells))]:
+    if not problems:  # or the commands would go on with what is lost
+        lines += time_commands(sweep_dir, overrides_of(root, cells))
+    for line in lines:
         print(line, flush=True)
     for problem in problems:
         print(f"error: {problem}")
