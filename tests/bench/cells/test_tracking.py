@@ -249,9 +249,8 @@ def test_a_frozen_service_holds_up_neither_cells_nor_the_end(tiny_world, tmp_pat
 def test_a_server_that_is_not_there_is_waited_for_once(tiny_world, tmp_path):
     """The next cells write offline."""
     runs = tmp_path / "runs"
-    said, seconds = in_own_process(tiny_world, runs, "pass", seeds=(0, 1, 2), mode="online")
+    said, _ = in_own_process(tiny_world, runs, "pass", seeds=(0, 1, 2), mode="online")
     assert said.count("warning: W&B stopped") == 1
-    assert seconds < 60
     for seed in (1, 2):
         cell = tiny_world.cell(runs, {"tracking.wandb.mode": "online", "seed": seed})
         (run,) = map(read_offline_run, offline_run_files(cell.directory))

@@ -12,18 +12,17 @@ where ρ̄ averages each log-ratio over its response's tokens: our `length_norma
 import pandas as pd
 import pytest
 import torch
+from preference_files import ended_rows, training_rows, write_preference_files
 from tiny_world import moved_copy
 
-from bench.config import LabelsConfig, OptimConfig, PairsConfig
+from bench.config import OptimConfig
 from bench.data.artifacts import PAIRS_FILE
 from bench.data.pairs import load_pairs
-from bench.data.preferences import TRAIN, sample_pool, write_preferences
+from bench.data.preferences import TRAIN
 from bench.losses import LOSSES
 from bench.methods.objective import Objective
 from bench.methods.offline import accumulate_gradient
 from bench.policies.load import load_policy
-from bench.worlds import EVAL
-from gold_rm.reward_model import Standardization, load_gold_model
 
 # Warnings of TRL, datasets and accelerate are theirs.
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -40,27 +39,17 @@ def reference(tiny_world):
 @pytest.fixture(scope="module")
 def preferences(tiny_world, reference, tmp_path_factory):
     """A directory with preference data as the harness writes it."""
-    directory, pool = tmp_path_factory.mktemp("preferences"), tmp_path_factory.mktemp("pool")
-    prompts = pd.read_parquet(tiny_world.prompts).groupby("split")["prompt"].agg(list)
-    sample_pool(
-        reference, load_gold_model(tiny_world.gold), Standardization(0.0, 1.0),
-        {TRAIN: prompts[TRAIN], EVAL: prompts[EVAL]}, PairsConfig(pool=40, per_cell=20, held_out=4), 6, pool,
-    )  # fmt: skip
-    write_preferences(pool, LabelsConfig(), 0, directory)
-    return directory
+    pool, directory = tmp_path_factory.mktemp("pool"), tmp_path_factory.mktemp("preferences")
+    return write_preference_files(tiny_world, reference, pool, directory)
 
 
 @pytest.fixture(scope="module")
 def make_trainer(reference, preferences, tmp_path_factory):
     """A function from loss type and policy to a DPOTrainer on the parquet file, read by `datasets`."""
-    import datasets
     from trl import DPOConfig, DPOTrainer
 
-    datasets.disable_progress_bars()
     directory = tmp_path_factory.mktemp("trl")
-    rows = datasets.load_dataset(
-        "parquet", data_files=str(preferences / PAIRS_FILE), split="train", cache_dir=str(directory / "cache")
-    )
+    rows = training_rows(preferences, directory / "cache")
 
     def make(loss_type, policy):
         config = DPOConfig(
@@ -70,7 +59,7 @@ def make_trainer(reference, preferences, tmp_path_factory):
         )  # fmt: skip
         return DPOTrainer(
             policy.model, ref_model=reference.trainable().model, args=config,
-            train_dataset=rows.filter(lambda row: row["split"] == TRAIN), processing_class=policy.tokenizer,
+            train_dataset=rows, processing_class=policy.tokenizer,
         )  # fmt: skip
 
     return make
@@ -91,9 +80,7 @@ def test_gradient_of_all_parameters(
 ):
     policy = moved_copy(reference) if moved else reference.trainable()
     trainer = make_trainer(loss_type, policy)
-    # TRL ends every response with EOS, also those that were cut: only those that ended by themselves compare.
-    rows = pd.read_parquet(preferences / PAIRS_FILE).query("split == 'train'").reset_index()
-    ended = [row for row in rows.index if rows.chosen_ids[row][-1] == rows.rejected_ids[row][-1] == reference.eos_id]
+    ended = ended_rows(preferences, reference.eos_id)
     assert len(ended) >= 5
     batch = trainer.data_collator([trainer.train_dataset[row] for row in ended])
     theirs = trainer.compute_loss(trainer.model, batch)
