@@ -82,11 +82,11 @@ def _arguments(options: argparse.Namespace) -> list[str]:
     return [word for pair in given for word in pair]
 
 
-def _follow(cache: "InputCache", device: str | None) -> int:
+def _follow(cache: "InputCache") -> int:
     from bench.cells.training import follow
 
     try:
-        follow(cache, device)
+        follow(cache)
     except Exception as error:
         if not cache.ranks.has_lost_one(error):
             raise
@@ -104,7 +104,7 @@ def _work(options: argparse.Namespace) -> int:
     try:
         if not ranks.leads:
             with deaf():
-                return _follow(InputCache(ranks), options.device)
+                return _follow(InputCache(ranks))
         if ranks.world_size > 1:
             print(f"a group of {ranks.world_size} processes", flush=True)
         seconds = None if options.max_minutes is None else 60 * options.max_minutes

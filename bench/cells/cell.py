@@ -44,17 +44,16 @@ class Cell:
         keys = named_keys(config, overridden)
         return cls(cell_name(config, keys), config, keys, Path(config.runs_dir) / config.sweep)
 
-    def on(self, device: str | None, processes: int = 1) -> "Cell":
+    def on(self, device: str, processes: int) -> "Cell":
         """The same cell where this process runs it.
 
         Args:
-            device: None: as it was planned.
             processes: that share its work.
         Raises:
             ConfigError: its batches cannot be shared among so many.
         """
         parallel = replace(self.config.parallel, processes=processes)
-        return replace(self, config=replace(self.config, device=device or self.config.device, parallel=parallel))
+        return replace(self, config=replace(self.config, device=device, parallel=parallel))
 
     @property
     def directory(self) -> Path:

@@ -143,14 +143,20 @@ class CellTraining:
             whole.save(directory)
 
 
-def follow(cache: InputCache, device: str | None) -> None:
-    """Make the calls that the first rank tells of, cell after cell, until it has no more."""
+def follow(cache: InputCache) -> None:
+    """Make the calls that the first rank tells of, cell after cell, until it has no more.
+
+    Raises:
+        ConfigError: this rank has no GPU of its own, where the first one has.
+    """
     training: Any = None
     while (told := cache.ranks.hear()) is not None:
         name, arguments, named = told
         if name == _BEGIN:
             cell, prepared = arguments
             training = None  # gives its memory back before the next takes its own
-            training = CellTraining(cell.on(cache.ranks.device or device, cache.ranks.world_size), prepared, cache)
+            of_first = cell.config.device
+            device = cache.ranks.device("cuda" if of_first.startswith("cuda") else of_first)
+            training = CellTraining(cell.on(device, cache.ranks.world_size), prepared, cache)
         else:
             getattr(training, name)(*arguments, **named)

@@ -14,6 +14,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from bench.checked import ConfigError
+
 T = TypeVar("T")
 
 # Between two calls a rank waits for as long as the first one writes a checkpoint, a large policy included.
@@ -26,11 +28,14 @@ class Ranks:
     Attributes:
         rank: of this process, from 0.
         world_size: processes in the group.
-        device: of this rank; None where the configuration says.
     """
 
-    def __init__(self, rank: int = 0, world_size: int = 1, device: str | None = None) -> None:
-        self.rank, self.world_size, self.device = rank, world_size, device
+    def __init__(self, rank: int = 0, world_size: int = 1, local_rank: int = 0) -> None:
+        """
+        Args:
+            local_rank: number of this process among those of its machine.
+        """
+        self.rank, self.world_size, self._local_rank = rank, world_size, local_rank
         self._together = 0
 
     @classmethod
@@ -39,17 +44,30 @@ class Ranks:
         world_size = int(os.environ.get("WORLD_SIZE", "1"))
         if world_size == 1:
             return ALONE
-        has_cuda = torch.cuda.is_available()
-        local = int(os.environ.get("LOCAL_RANK", "0"))
-        if has_cuda:
-            torch.cuda.set_device(local)
-        dist.init_process_group("cpu:gloo,cuda:nccl" if has_cuda else "gloo", timeout=_LONGEST_WAIT)
-        return cls(dist.get_rank(), dist.get_world_size(), f"cuda:{local}" if has_cuda else None)
+        backends = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+        dist.init_process_group(backends, timeout=_LONGEST_WAIT)
+        return cls(dist.get_rank(), dist.get_world_size(), int(os.environ.get("LOCAL_RANK", "0")))
 
     def leave(self) -> None:
         """Leave the group; the process goes on alone."""
         if self.world_size > 1:
             dist.destroy_process_group()
+
+    def device(self, wanted: str) -> str:
+        """This rank's own GPU, where `wanted` names none and there are some.
+
+        Raises:
+            ConfigError: there are fewer than ranks.
+        """
+        if self.world_size == 1 or wanted not in ("auto", "cuda") or not torch.cuda.is_available():
+            return wanted
+        if self._local_rank >= torch.cuda.device_count():
+            raise ConfigError(
+                f"parallel.processes={self.world_size}: each takes a GPU, and this worker sees "
+                f"{torch.cuda.device_count()}; device=cpu takes none"
+            )
+        torch.cuda.set_device(self._local_rank)
+        return f"cuda:{self._local_rank}"
 
     def has_lost_one(self, error: BaseException) -> bool:
         """Whether `error` is that of a call that another rank was to make, too, and did not: it is gone."""

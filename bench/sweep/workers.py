@@ -93,7 +93,7 @@ def _run_next(
         if pool_since is not None and (last_beat(directory) or 0.0) > pool_since:
             continue
         cell, prepared = queue.plan.job(name)
-        cell = cell.on(cache.ranks.device or device, cache.ranks.world_size)
+        cell = cell.on(cache.ranks.device(device or cell.config.device), cache.ranks.world_size)
         # Before the cell is claimed, which is not to blame for what this machine lacks.
         resolve_device(cell.config.device)
         check_login(cell.config)

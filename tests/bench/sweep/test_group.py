@@ -9,6 +9,7 @@ import sys
 
 import pandas as pd
 import pytest
+import torch
 from processes import find_processes
 from running import prepared_for
 from sweep_process import ROOT, cells_in, start, wait_for, without_times
@@ -208,6 +209,20 @@ def test_ranks_share_everything_once(size):
                 assert each.batch_size(100, count) * size >= count
         assert parts == rows
         assert sorted(dealt) == rows
+
+
+def test_each_rank_takes_a_gpu_of_its_own_or_is_refused(monkeypatch):
+    """As on a machine with two GPUs."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    chosen = []
+    monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
+    assert Ranks(1, 2, 1).device("auto") == Ranks(1, 2, 1).device("cuda") == "cuda:1"
+    assert chosen == [1, 1]
+    assert Ranks(1, 2, 1).device("cpu") == "cpu"
+    assert Ranks().device("auto") == "auto", "alone, the configuration says"
+    with pytest.raises(ConfigError, match=r"parallel.processes=3: each takes a GPU, and this worker sees 2"):
+        Ranks(2, 3, 2).device("auto")
 
 
 def test_workers_are_spread_over_gpus():
