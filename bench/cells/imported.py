@@ -9,10 +9,10 @@ from bench.cells.measure import Measurement
 from bench.checked import ConfigError
 from bench.config import CellConfig
 from bench.data.prepared import Prepared
+from bench.policies.directories import fingerprint_of_policy
 from bench.policies.load import load_policy, resolve_device
 from bench.policies.policy import Policy
 from bench.records import CheckpointRecord
-from gold_rm.fingerprint import fingerprint_of_model
 
 
 def load_imported(config: CellConfig, reference: Policy) -> Policy:
@@ -24,9 +24,12 @@ def load_imported(config: CellConfig, reference: Policy) -> Policy:
     external = config.external
     assert external is not None
     directory = Path(external.policy)
-    if (found := fingerprint_of_model(directory)) != external.fingerprint:
+    if (found := fingerprint_of_policy(directory)) != external.fingerprint:
         raise ConfigError(f"policy {directory} is {found}, the sweep was planned with {external.fingerprint}")
-    policy = load_policy(directory, device=resolve_device(config.device), logits_mib=config.logits_mib)
+    policy = load_policy(
+        directory, device=resolve_device(config.device), logits_mib=config.logits_mib, settings=config.policy,
+        keep_adapters=True,
+    )  # fmt: skip
     return policy.against(reference)
 
 

@@ -91,7 +91,7 @@ class _Run:
     def execute(self, point: ResumePoint | None) -> None:
         config, folder = self._config, self._folder
         shared = self._cache.shared(self._prepared, config)
-        policy = shared.reference.trainable()
+        policy = shared.reference.trainable(config.policy, seed=config.seed)
         make = METHODS[config.method].trainer
         assert make is not None  # run_cell has seen to that
         pairs = training_pairs(shared.pool, config)
