@@ -11,6 +11,7 @@ from bench.config import CellConfig
 from bench.data.prepared import Prepared
 from bench.policies.directories import fingerprint_of_policy
 from bench.policies.load import load_policy, resolve_device
+from bench.policies.memory import peak_memory_mib
 from bench.policies.policy import Policy
 from bench.records import CheckpointRecord
 
@@ -53,4 +54,4 @@ def measure_imported(
         checkpoint = measurement.at(step, measured, (), wall_s=folder.elapsed_s)
         folder.add_checkpoint(checkpoint)
         on_record(checkpoint.record)
-    folder.finish()
+    folder.finish(peak_memory_mib=peak_memory_mib(resolve_device(config.device)))

@@ -78,6 +78,7 @@ class Measurement:
         if samples_drawn is not None:
             measured |= {"samples_drawn": samples_drawn, "labels_bought": self._labels_bought(samples_drawn)}
         _check_finite(step, measured)
+        measured |= policy.facts
         if step == 0:
             self._check_copy(policy)
         return Checkpoint(

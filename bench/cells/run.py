@@ -19,6 +19,8 @@ from bench.data.artifacts import DamagedArtifact
 from bench.data.prepared import Prepared
 from bench.methods import METHODS, Trainer, TrainingInputs
 from bench.methods.trainer import NonFiniteLoss
+from bench.policies.load import resolve_device
+from bench.policies.memory import forget_peak, peak_memory_mib
 from bench.policies.policy import Policy
 from bench.records import CellStatus, CheckpointRecord
 
@@ -58,6 +60,7 @@ def run_cell(
         torch.set_num_threads(cell.config.cpu_threads)
         try:
             point = folder.begin()
+            forget_peak(resolve_device(cell.config.device))
             if folder.killer:
                 folder.fail(folder.killer)
             elif cell.config.external is not None:
@@ -111,7 +114,7 @@ class _Run:
             self._checkpoint_if_due(trainer, policy, measurement, saved)
             if config.resume.every and trainer.steps_done % config.resume.every == 0:
                 self._keep(trainer)
-        folder.finish()
+        folder.finish(peak_memory_mib=peak_memory_mib(resolve_device(config.device)))
 
     def _checkpoint_if_due(
         self, trainer: Trainer, policy: Policy, measurement: Measurement, saved: SavedPolicies

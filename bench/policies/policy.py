@@ -184,6 +184,13 @@ class Policy(LanguageModel):
             self.model.save_pretrained(directory)
         self.tokenizer.save_pretrained(directory)
 
+    @property
+    def facts(self) -> dict[str, int | str]:
+        """What records say of the model: its size, how much of it is trained, dtype and attention."""
+        size, trained = (sum(each.numel() for each in some) for some in (self.model.parameters(), self.parameters()))
+        facts: dict[str, int | str] = {"parameters": size, "trained_parameters": trained, "dtype": self.dtype}
+        return facts | ({} if self.attention is None else {"attention": self.attention})
+
     def parameters(self) -> Iterator[torch.nn.Parameter]:
         """The parameters that are trained; none of a frozen policy."""
         return (parameter for _, parameter in self._trained())

@@ -4,6 +4,7 @@ import math
 
 import pandas as pd
 import pytest
+import torch
 from running import CACHE, prepared_for, run
 from safetensors import safe_open
 
@@ -12,6 +13,7 @@ from bench.cells.again import saved_policies
 from bench.cells.inputs import evaluation_uniforms
 from bench.cells.run import Stopped
 from bench.policies.directories import is_adapter
+from bench.policies.memory import forget_peak, peak_memory_mib
 from bench.records import RECORDS_FILE, SAMPLES_FILE
 
 LORA = {"policy.use_peft": True, "policy.lora_r": 2, "policy.dtype": "bfloat16", "optim.lr": 5e-2}
@@ -89,3 +91,30 @@ def test_data_is_sampled_and_scored_in_the_dtype_of_the_cells(make_cell, tiny_wo
     assert in_bfloat16.world == whole.world
     for part in ("reference", "preferences"):
         assert getattr(in_bfloat16, part).fingerprint != getattr(whole, part).fingerprint
+
+
+def test_records_say_what_was_trained_and_the_status_how_much_memory_it_took(make_cell, tiny_world, tmp_path):
+    # GPT-2 with 9 tokens, 12 positions, 2 layers, 8 wide: embeddings, per layer two norms, attention and MLP, a norm.
+    layer = 2 * 16 + (8 * 24 + 24) + (8 * 8 + 8) + (8 * 32 + 32) + (32 * 8 + 8)
+    whole, adapters = 9 * 8 + 12 * 8 + 2 * layer + 16, 2 * 2 * ((8 + 24) + (8 + 8) + (8 + 32) + (32 + 8))
+    for cell, trained, total, dtype in (
+        (make_cell(), adapters, whole + adapters, "bfloat16"),
+        (tiny_world.cell(tmp_path / "runs", {"sweep": "whole"}), whole, whole, "float32"),
+    ):
+        status = run(cell)
+        assert status.state == "done"
+        for row in rows_of(cell):
+            assert (row["trained_parameters"], row["parameters"]) == (trained, total)
+            assert (row["dtype"], row["attention"]) == (dtype, "sdpa")
+        assert status.peak_memory_mib is not None
+        assert 100 < status.peak_memory_mib < 10_000, "Python with torch takes more than 100 MiB"
+
+
+def test_the_peak_of_memory_is_that_since_it_was_asked_for():
+    forget_peak("cpu")
+    before = peak_memory_mib("cpu")
+    block = torch.ones(64 * 2**20, dtype=torch.uint8)
+    assert peak_memory_mib("cpu") >= before + 50
+    del block
+    forget_peak("cpu")
+    assert peak_memory_mib("cpu") < before + 50
