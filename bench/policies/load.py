@@ -135,7 +135,9 @@ def _inspect(directory: Path, model: PreTrainedModel) -> Architecture:
     except Exception as error:  # such as layers that compute in float32 only
         told = " ".join(str(error).split())
         kind, dtype = type(model).__name__, str(model.dtype).removeprefix("torch.")
-        raise ConfigError(f"policy {directory}: {kind} does not run here in {dtype} ({told:.200})") from error
+        raise ConfigError(
+            f"policy {directory}: {kind} does not run here in {dtype} ({type(error).__name__}: {told:.200})"
+        ) from error
 
 
 def _further_ends(model: PreTrainedModel, vocabulary: int) -> frozenset[int]:

@@ -95,8 +95,10 @@ def generate(policy: LanguageModel, prompts: list[TokenIds], choose: Choose, max
 
 def _can_select(cache: Any) -> bool:
     """Whether rows can be taken out of a cache; states of recurrent layers stay, and their rows with them."""
-    parts = [cache, *getattr(cache, "layers", [])]
-    return cache is None or all(hasattr(part, "batch_select_indices") for part in parts)
+    layers = getattr(cache, "layers", [])
+    if any(hasattr(layer, "update_recurrent_state") for layer in layers):  # of hybrid ones, attention alone would go
+        return False
+    return cache is None or all(hasattr(part, "batch_select_indices") for part in (cache, *layers))
 
 
 def draw_tokens(

@@ -10,7 +10,10 @@ from bench.checked import ConfigError
 from bench.policies.load import load_policy
 from bench.seeding import uniforms_for
 
-FAST = ("gpt2", "llama", "rwkv")
+FAST = ("gpt2", "llama", "rwkv", "mixtral", "bamba")
+# Left padding is not read (rwkv), or reaches states (mamba, recurrent_gemma) and positions (bart); the cache loses rows
+# (minimax); later tokens are seen (xlnet). Everything else is right.
+REFUSED = {"rwkv", "mamba", "falcon_mamba", "recurrent_gemma", "bart", "mbart", "minimax", "xlnet"}
 
 
 @pytest.mark.parametrize(
@@ -23,9 +26,11 @@ def test_a_family_is_right_or_refused_with_a_sentence(tmp_path, family):
         policy = load_policy(write_family(tmp_path, family))
     except ConfigError as error:
         refused = str(error)
+    assert (policy is None) == (family in REFUSED), refused or "neither wrong nor refused any more"
     if policy is None:
         assert re.search(
-            r"^policy .*: \w+(, \w+ beside other prompts, gives other predictions| cannot be sampled in batches)",
+            r"^policy .*: (\w+, \w+ beside other prompts, gives other predictions|\w+ cannot be sampled in batches"
+            r"|predictions of \w+ depend on later tokens)",
             refused,
         )
         assert "\n" not in refused

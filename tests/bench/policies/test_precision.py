@@ -103,7 +103,9 @@ def test_an_architecture_without_bfloat16_is_refused_with_a_sentence(tmp_path, m
         raise RuntimeError("two\nlines")
 
     monkeypatch.setattr(bench.policies.load, "inspect_architecture", fail)
-    with pytest.raises(ConfigError, match=r"MambaForCausalLM does not run here in bfloat16 \(two lines\)"):
+    with pytest.raises(
+        ConfigError, match=r"MambaForCausalLM does not run here in bfloat16 \(RuntimeError: two lines\)"
+    ):
         load_policy(tmp_path, settings=BF16)
 
 
