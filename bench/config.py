@@ -20,6 +20,7 @@ from bench.checked import (
     require_positive,
     require_seed,
 )
+from bench.policy_section import BFLOAT16, PolicyConfig
 from bench.records import BEST_OF_N, GPO, ONLINE, RLOO
 from bench.sections import (
     PROXY,
@@ -94,6 +95,7 @@ class CellConfig:
     beta: float = 0.1
     seed: int = 0
     length_normalized: bool = False  # divide each response's log-ratio by its length (not GPO; TRL's IPO)
+    policy: PolicyConfig = field(default_factory=PolicyConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
     labels: LabelsConfig = field(default_factory=LabelsConfig)
     pairs: PairsConfig = field(default_factory=PairsConfig)
@@ -126,6 +128,10 @@ class CellConfig:
         for key in ("logits_mib", "workers"):
             if (value := getattr(self, key)) is not None:
                 require_count(key, value)
+        if self.policy.revision is not None and self.world.builder != DIRECTORIES:
+            raise ConfigError(
+                f"policy.revision={self.policy.revision}: π_ref of world {self.world.name} is not the hub's"
+            )
         if not self.sweep or "/" in self.sweep or self.sweep.startswith("."):
             raise ConfigError(f"sweep={self.sweep!r} must be a plain directory name")
         if (self.method == EXTERNAL) != (self.external is not None):
@@ -144,22 +150,26 @@ class CellConfig:
                 f"rloo.samples={self.rloo.samples}: a step's 2 × optim.batch_pairs = {2 * self.optim.batch_pairs} "
                 "responses must be a multiple of it"
             )
-        self._check_parts()
+        if self.method != BEST_OF_N:
+            self.parallel.check_parts(self.optim.batch_pairs, self.rloo.samples if self.method == RLOO else None)
+        if self.policy.use_peft and self.parallel.strategy == "fsdp":
+            raise ConfigError("parallel.strategy=fsdp: adapters leave little to cut over processes; take ddp")
+        if self.policy.dtype == BFLOAT16 and not self.policy.use_peft and self.method != BEST_OF_N:
+            raise ConfigError(
+                "policy.dtype=bfloat16: all weights are trained in float32, as AdamW's steps would be rounded away; "
+                "policy.use_peft=true trains adapters on bfloat16 weights"
+            )
         if self.length_normalized and self.method in WITHOUT_LOSS:
             raise ConfigError(f"length_normalized=true: method={self.method} has no pairs whose log-ratios to divide")
         for key, loss in (("loss", self.loss), ("proxy.loss", self.proxy.loss)):
             if loss not in BUILT_IN_LOSSES:
                 _check_loss(key, loss)
 
-    def _check_parts(self) -> None:
-        """Each process takes an equal part of every batch."""
-        processes, batch = self.parallel.processes, self.optim.batch_pairs
-        shared = 2 * batch // self.rloo.samples if self.method == RLOO else batch
-        if self.method != BEST_OF_N and shared % processes:
-            what = "prompts (2 × optim.batch_pairs / rloo.samples)" if self.method == RLOO else "pairs"
-            raise ConfigError(
-                f"parallel.processes={processes}: must divide the {shared} {what} of a step, optim.batch_pairs={batch}"
-            )
+    @property
+    def world_params(self) -> dict[str, Any]:
+        """The world's settings, with the revision of π_ref behind its name on the hub."""
+        params, revision = self.world.params, self.policy.revision
+        return params if revision is None else {**params, "policy": f"{params.get('policy')}@{revision}"}
 
     @property
     def uses_proxy(self) -> bool:
@@ -200,11 +210,12 @@ class CellConfig:
         if self.external is not None:
             settings["external"] = {**settings["external"], "policy": None}  # where it is; what it is, is hashed
         # Absent in configurations from before they existed, which stay what they were.
-        unset = {"method": GPO, "logits_mib": None, "external": None, "watch": ()}
+        unset: dict[str, Any] = {"method": GPO, "logits_mib": None, "external": None, "watch": (), "policy": {}}
+        settings["policy"] = self.policy.moving_results
         used = {PROXY: self.uses_proxy, **{name: self.method == name for name in (ONLINE, RLOO, BEST_OF_N)}}
         if self.labels.by != PROXY:
             settings["labels"] = {key: value for key, value in settings["labels"].items() if key != "by"}
-        settings["world"]["params"] |= _files_of(self.world)
+        settings["world"]["params"] |= _files_of(self)
         if self.method in WITHOUT_LOSS:
             settings["loss"] = None
         elif self.external is None and self.loss not in BUILT_IN_LOSSES:
@@ -214,11 +225,11 @@ class CellConfig:
         )
 
 
-def _files_of(world: WorldConfig) -> dict[str, str]:
+def _files_of(config: CellConfig) -> dict[str, str]:
     """Hashes in the place of the paths of a world of ready parts, which is what is in its files."""
-    if world.builder != DIRECTORIES:
+    if config.world.builder != DIRECTORIES:
         return {}
-    return _hashes(json.dumps(world.params, sort_keys=True))
+    return _hashes(json.dumps(config.world_params, sort_keys=True))
 
 
 @functools.cache

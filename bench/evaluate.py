@@ -26,6 +26,7 @@ from rich.table import Table
 from bench.checked import ConfigError, known_keys, nearest
 from bench.config import CellConfig
 from bench.help import KEPT, asks_for_help
+from bench.policies.directories import why_unusable
 from gold_rm.command_line import run_with_messages, terminal
 
 _AGAIN = {"cell": str, "prompts": int, "samples_per_prompt": int, "gold": Path, "device": str}
@@ -90,8 +91,8 @@ def _import(arguments: Sequence[str], console: Console) -> int:
     for needed in ("policy", "variant"):
         if needed not in options:
             raise ConfigError(f"{needed}=… is missing: python -m bench.evaluate policy=DIR variant=NAME sweep=NAME")
-    if not (options["policy"] / "config.json").is_file():
-        raise ConfigError(f"policy={options['policy']}: no config.json there; a Hugging Face model directory is needed")
+    if (refusal := why_unusable(options["policy"])) is not None:
+        raise ConfigError(f"policy={options['policy']}: {refusal}")
     if options.get("step", 1) < 1:
         raise ConfigError(f"step={options['step']}: must be 1 or more; step 0 is π_ref")
     _check_settings(settings)

@@ -235,3 +235,16 @@ class ParallelConfig:
         require_one_of("parallel.strategy", self.strategy, ("ddp", "fsdp"))
         if self.processes > 1 and self.workers_per_gpu > 1:
             raise ConfigError("parallel: either several processes per cell or several workers per GPU, not both")
+
+    def check_parts(self, batch_pairs: int, rloo_samples: int | None) -> None:
+        """
+        Raises:
+            ConfigError: a step's pairs, or the prompts that its responses are sampled for, make no equal parts.
+        """
+        shared = batch_pairs if rloo_samples is None else 2 * batch_pairs // rloo_samples
+        if shared % self.processes:
+            what = "pairs" if rloo_samples is None else "prompts (2 × optim.batch_pairs / rloo.samples)"
+            raise ConfigError(
+                f"parallel.processes={self.processes}: must divide the {shared} {what} of a step, "
+                f"optim.batch_pairs={batch_pairs}"
+            )

@@ -21,6 +21,7 @@ from transformers.utils import logging as transformers_logging
 from gold_rm.errors import UserError
 from gold_rm.fingerprint import fingerprint_of_model
 from gold_rm.model_directory import refusal_of
+from gold_rm.prompts import whole_text
 from gold_rm.selfcheck import longest_text, why_dependent
 
 transformers_logging.disable_progress_bar()
@@ -85,7 +86,7 @@ class GoldModel:
     def score(
         self, prompts: Sequence[str], responses: Sequence[str], *, batch_size: int = _BATCH_SIZE
     ) -> Float[Tensor, " texts"]:
-        """Raw scores of the texts ``prompt + response``, float32 on the CPU.
+        """Raw scores of the texts ``prompt + response`` (`gold_rm.prompts.whole_text`), float32 on the CPU.
 
         A score does not depend on the other texts, their order or the batch size (up to float32 rounding), and
         equal texts get exactly equal scores within one call.
@@ -96,7 +97,8 @@ class GoldModel:
         """
         if len(prompts) != len(responses):
             raise GoldModelError(f"{len(prompts)} prompts but {len(responses)} responses to score")
-        texts = [prompt + response for prompt, response in zip(prompts, responses, strict=True)]
+        pairs = zip(prompts, responses, strict=True)
+        texts = [whole_text(self.tokenizer, prompt, response) for prompt, response in pairs]
         if not texts:
             return torch.empty(0)
         places = {text: place for place, text in enumerate(dict.fromkeys(texts))}

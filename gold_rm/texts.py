@@ -17,10 +17,12 @@ import unicodedata
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 
 from gold_rm.errors import UserError
+from gold_rm.prompts import ConversationError, spell
 
 _LINE_END = re.compile(r"\r\n|\n|\r")
 
@@ -29,12 +31,15 @@ class TextFileError(UserError):
     """A file of texts that cannot be read as such: which file and line, and what is wrong there."""
 
 
-def read_texts(path: Path, columns: Sequence[str], optional: Sequence[str] = ()) -> pd.DataFrame:
+def read_texts(
+    path: Path, columns: Sequence[str], optional: Sequence[str] = (), *, conversations: Sequence[str] = ()
+) -> pd.DataFrame:
     """Read text columns of a file.
 
     Args:
         columns: those that must be there; a .txt is the first of them.
         optional: those that are read where they are there. Others are left out.
+        conversations: those in which a value may be a list of messages, which becomes a text (`gold_rm.prompts`).
     Raises:
         TextFileError: no such file, another encoding, no such format, a column is missing, or a value is no text.
     """
@@ -47,14 +52,27 @@ def read_texts(path: Path, columns: Sequence[str], optional: Sequence[str] = ())
         seen = ", ".join(map(str, frame.columns)) or "none"
         raise TextFileError(f"{path}: column {absent[0]!r} is missing; its columns are {seen}")
     kept = [*columns, *(column for column in optional if column in frame)]
-    for column in kept:
-        _require_texts(path, column, frame[column].tolist())
-    return pd.DataFrame({column: pd.Series(frame[column].tolist(), dtype="str") for column in kept})
+    texts = {column: frame[column].tolist() for column in kept}
+    for column, values in texts.items():
+        if column in conversations:
+            texts[column] = values = _spelled(path, column, values)
+        _require_texts(path, column, values)
+    return pd.DataFrame({column: pd.Series(values, dtype="str") for column, values in texts.items()})
 
 
 def normalized(text: str) -> str:
     """What texts that look alike have in common: Unicode's canonical composition (NFC)."""
     return unicodedata.normalize("NFC", text)
+
+
+def _spelled(path: Path, column: str, values: Sequence[object]) -> list[object]:
+    spelled: list[object] = []
+    for row, value in enumerate(values, start=1):
+        try:  # parquet gives arrays
+            spelled.append(spell(list(value)) if isinstance(value, list | np.ndarray) else value)
+        except ConversationError as error:
+            raise TextFileError(f"{path}: {column!r} in row {row}: {error}") from error
+    return spelled
 
 
 def _require_texts(path: Path, column: str, values: Sequence[object]) -> None:

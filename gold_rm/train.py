@@ -30,6 +30,7 @@ from transformers import (
 from gold_rm.command_line import run_with_messages
 from gold_rm.comparisons import COLUMNS, HELD_OUT, TRAIN, select_split
 from gold_rm.permissions import follow_umask
+from gold_rm.prompts import whole_text
 from gold_rm.reward_model import GoldModelError, encode_texts, load_tokenizer, pad_right, score_tokens
 from gold_rm.texts import read_texts
 from gold_rm.threads import torch_threads
@@ -121,7 +122,10 @@ def train_gold_model(
 
 
 def _encode(comparisons: pd.DataFrame, tokenizer: PreTrainedTokenizerBase, max_tokens: int) -> Pairs:
-    chosen, rejected = ((comparisons["prompt"] + comparisons[side]).tolist() for side in ("chosen", "rejected"))
+    chosen, rejected = (
+        [whole_text(tokenizer, *pair) for pair in zip(comparisons["prompt"], comparisons[side], strict=True)]
+        for side in ("chosen", "rejected")
+    )
     return encode_texts(tokenizer, chosen, max_tokens), encode_texts(tokenizer, rejected, max_tokens)
 
 

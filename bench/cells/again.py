@@ -15,6 +15,7 @@ from bench.cells.inputs import SharedInputs
 from bench.cells.saving import ORIGIN_FILE
 from bench.checked import ConfigError
 from bench.claims import hold
+from bench.policies.directories import is_adapter
 from bench.policies.load import load_policy
 from bench.policies.policy import Policy
 from bench.records import EVALUATIONS_FILE, POLICY_DIR, DamagedRecord, read_json, write_text
@@ -44,7 +45,10 @@ class SavedPolicy:
         config = replace(self.cell.config, device=device)
         if config.external is not None:
             return load_imported(config, reference)
-        return load_policy(self.directory, device=device, logits_mib=config.logits_mib).against(reference)
+        if is_adapter(self.directory):  # trained on the weights of this very reference
+            return reference.with_adapters_in(self.directory)
+        policy = load_policy(self.directory, device=device, logits_mib=config.logits_mib, settings=config.policy)
+        return policy.against(reference)
 
 
 def saved_policies(cells: Iterable[Cell]) -> Iterator[SavedPolicy]:

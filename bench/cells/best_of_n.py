@@ -18,6 +18,8 @@ from bench.cells.inputs import InputCache, SharedInputs
 from bench.cells.measure import Checkpoint, Measurement
 from bench.data.artifacts import SAMPLES_FILE
 from bench.data.prepared import Prepared
+from bench.policies.load import resolve_device
+from bench.policies.memory import peak_memory_mib
 from bench.records import (
     HELD_OUT_COLUMNS,
     SAMPLE_COLUMNS,
@@ -46,11 +48,11 @@ def measure_best_of_n(
     for n in best_of_n_sizes(config.best_of_n.samples):
         if stop():
             raise Stopped
-        record = measurement.record(n, pool.best_of(n), folder.elapsed_s, strength=float(n))
+        record = measurement.record(n, pool.best_of(n) | shared.reference.facts, folder.elapsed_s, strength=float(n))
         none = pd.DataFrame(columns=list(HELD_OUT_COLUMNS)).astype({"step": "int64", "pair": "int64", "rho": "float32"})
         folder.add_checkpoint(Checkpoint(record, pool.chosen(n), none, []))
         on_record(record)
-    folder.finish()
+    folder.finish(peak_memory_mib=peak_memory_mib(resolve_device(config.device)))
 
 
 class Ranks(NamedTuple):

@@ -25,6 +25,9 @@ KL_DISAGREEMENT_LIMIT = 4.0
 # Gold scores, in SD, that are one score: equal texts differ by so little where they are scored in different batches.
 TIE = 1e-5
 
+# A smaller share of responses that end by themselves is worth a warning.
+_FEW_ENDED = 0.25
+
 # Scoring sees whole sequences at once, sampling one token of each: it takes so many times fewer of them.
 _SCORING_SHARE = 4
 
@@ -84,7 +87,7 @@ def evaluate_samples(
         "kl_k1": kl.k1.double().numpy(), "gold": standardization.apply(raw).double().numpy(),
         "gold_reference": np.tile(on.reference_gold[:, 0], samples),
         "reference_response": on.reference_responses * samples, "length": [len(ids) for ids in responses],
-        "ended": [bool(ids) and policy.ends(ids[-1]) for ids in responses],
+        "ended": [policy.has_ended(ids) for ids in responses],
     })  # fmt: skip
     frame["win_share"] = win_shares(frame["gold"].to_numpy(), on.reference_gold[frame["prompt_id"]])
     frame = pd.concat([frame[list(SAMPLE_COLUMNS)], score_columns(judges, prompts, texts)], axis=1)
@@ -110,6 +113,11 @@ def evaluate_samples(
 def _doubts(policy: Policy, responses: Sequence[TokenIds], kl: SequenceKL) -> list[str]:
     """What a reader of the numbers ought to know."""
     doubts = []
+    if (ended := sum(map(policy.has_ended, responses))) < _FEW_ENDED * len(responses):
+        doubts.append(
+            f"{ended} of {len(responses)} responses end by themselves, the others are cut, and scored so: raise "
+            "world.max_new_tokens, or say where a response ends (policy.stop_strings)"
+        )
     if special := sum(policy.holds_special_token(ids) for ids in responses):
         doubts.append(f"{special} of {len(responses)} responses hold special tokens, which gold models read as text")
     if (gap := disagreement_in_se(kl.exact_per_position, kl.k1)) > KL_DISAGREEMENT_LIMIT:

@@ -216,11 +216,11 @@ class CellFolder:
         new.rename(target)
         shutil.rmtree(old, ignore_errors=True)
 
-    def finish(self) -> None:
+    def finish(self, *, peak_memory_mib: float | None = None) -> None:
         """Mark the cell as done; it needs no resume point any more."""
         self._claim.require_held()
         self._write_steps()
-        self._update(state=DONE, files=cell_checksums(self.path))
+        self._update(state=DONE, peak_memory_mib=peak_memory_mib, files=cell_checksums(self.path))
         shutil.rmtree(self.path / RESUME_DIR, ignore_errors=True)
 
     def fail(self, error: BaseException | str, *, diverged: bool = False) -> None:

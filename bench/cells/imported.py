@@ -9,10 +9,11 @@ from bench.cells.measure import Measurement
 from bench.checked import ConfigError
 from bench.config import CellConfig
 from bench.data.prepared import Prepared
+from bench.policies.directories import fingerprint_of_policy
 from bench.policies.load import load_policy, resolve_device
+from bench.policies.memory import peak_memory_mib
 from bench.policies.policy import Policy
 from bench.records import CheckpointRecord
-from gold_rm.fingerprint import fingerprint_of_model
 
 
 def load_imported(config: CellConfig, reference: Policy) -> Policy:
@@ -24,9 +25,12 @@ def load_imported(config: CellConfig, reference: Policy) -> Policy:
     external = config.external
     assert external is not None
     directory = Path(external.policy)
-    if (found := fingerprint_of_model(directory)) != external.fingerprint:
+    if (found := fingerprint_of_policy(directory)) != external.fingerprint:
         raise ConfigError(f"policy {directory} is {found}, the sweep was planned with {external.fingerprint}")
-    policy = load_policy(directory, device=resolve_device(config.device), logits_mib=config.logits_mib)
+    policy = load_policy(
+        directory, device=resolve_device(config.device), logits_mib=config.logits_mib, settings=config.policy,
+        keep_adapters=True,
+    )  # fmt: skip
     return policy.against(reference)
 
 
@@ -50,4 +54,4 @@ def measure_imported(
         checkpoint = measurement.at(step, measured, (), wall_s=folder.elapsed_s)
         folder.add_checkpoint(checkpoint)
         on_record(checkpoint.record)
-    folder.finish()
+    folder.finish(peak_memory_mib=peak_memory_mib(resolve_device(config.device)))

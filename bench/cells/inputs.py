@@ -83,7 +83,7 @@ class InputCache:
             ConfigError, GoldModelError: a model that cannot be loaded, or no such device.
         """
         device = resolve_device(config.device)
-        key = (prepared, device, config.logits_mib)
+        key = (prepared, device, config.logits_mib, *sorted(config.policy.moving_samples.items()))
         if self._shared is None or key != self._key:
             self.clear()
             prepared.verify()
@@ -144,7 +144,7 @@ def training_pairs(pool: PreferencePairs, config: CellConfig) -> PreferencePairs
 
 
 def _load(prepared: Prepared, config: CellConfig, device: str, ranks: Ranks) -> SharedInputs:
-    reference = load_policy(prepared.policy_dir, device=device, logits_mib=config.logits_mib)
+    reference = load_policy(prepared.policy_dir, device=device, logits_mib=config.logits_mib, settings=config.policy)
     reference = replace(reference, ranks=ranks)
     data = prepared.preferences.path
     samples = load_reference(prepared.reference.path)

@@ -78,6 +78,7 @@ class Measurement:
         if samples_drawn is not None:
             measured |= {"samples_drawn": samples_drawn, "labels_bought": self._labels_bought(samples_drawn)}
         _check_finite(step, measured)
+        measured |= policy.facts
         if step == 0:
             self._check_copy(policy)
         return Checkpoint(
@@ -87,10 +88,15 @@ class Measurement:
     def _check_copy(self, policy: Policy) -> None:
         pairs = self._shared.evaluation.held_out
         pairs = pairs.take(torch.arange(min(_COPIED_PAIRS, len(pairs))))
-        on_pairs = measure_pairs(policy, pairs, length_normalized=False, batch_size=_COPIED_PAIRS)
-        for side in ("chosen", "rejected"):
-            tokens = getattr(pairs, side).response_mask.sum(1).clamp(min=1)
-            gap = (getattr(on_pairs, f"logp_{side}") - getattr(pairs, f"ref_logp_{side}")).abs() / tokens
+        ours = measure_pairs(policy, pairs, length_normalized=False, batch_size=_COPIED_PAIRS)
+        theirs = (pairs.ref_logp_chosen, pairs.ref_logp_rejected)
+        if (
+            not policy.is_float32
+        ):  # ρ is against π_ref in the same batches (bench.data.pairs): a copy is equal to the bit
+            reference = policy.reference()
+            theirs = measure_pairs(reference, pairs, length_normalized=False, batch_size=_COPIED_PAIRS)[:2]
+        for side, logps, expected in zip((pairs.chosen, pairs.rejected), ours[:2], theirs, strict=True):
+            gap = (logps - expected).abs() / side.response_mask.sum(1).clamp(min=1)
             if not (worst := float(gap.max())) <= COPY_TOLERANCE:
                 raise RuntimeError(
                     f"at step 0 the policy is a copy of π_ref, but its log-probs of held-out responses are off by "

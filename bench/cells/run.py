@@ -21,6 +21,8 @@ from bench.data.artifacts import DamagedArtifact
 from bench.data.prepared import Prepared
 from bench.methods import METHODS
 from bench.methods.trainer import NonFiniteLoss
+from bench.policies.load import resolve_device
+from bench.policies.memory import forget_peak, peak_memory_mib
 from bench.records import CellStatus, CheckpointRecord
 
 GROUP_LOST = 3  # exit status of a worker whose group has lost a process
@@ -60,6 +62,7 @@ def run_cell(
         torch.set_num_threads(cell.config.cpu_threads)
         try:
             point = folder.begin()
+            forget_peak(resolve_device(cell.config.device))
             if folder.killer:
                 folder.fail(folder.killer)
             elif cell.config.external is not None:
@@ -115,7 +118,7 @@ class _Run:
             self._checkpoint_if_due(training, saved)
             if config.resume.every and training.steps_done % config.resume.every == 0:
                 self._keep(training)
-        folder.finish()
+        folder.finish(peak_memory_mib=peak_memory_mib(resolve_device(config.device)))
 
     def _checkpoint_if_due(self, training: CellTraining, saved: SavedPolicies) -> None:
         step, folder = training.steps_done, self._folder

@@ -53,7 +53,8 @@ class CellTraining:
         torch.set_num_threads(cell.config.cpu_threads)
         config = cell.config
         shared = cache.shared(prepared, config)
-        self._policy = shared.reference.trainable().spread_out(config.parallel.strategy)
+        self._policy = shared.reference.trainable(config.policy, seed=config.seed)
+        self._policy = self._policy.spread_out(config.parallel.strategy)
         make = METHODS[config.method].trainer
         assert make is not None  # run_cell has seen to that
         pairs = training_pairs(shared.pool, config)

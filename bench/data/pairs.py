@@ -66,7 +66,12 @@ def pair_logprobs(policy: Policy, pairs: PreferencePairs, *, length_normalized: 
         length_normalized: divide each log-ratio by its response's number of tokens, EOS included. GPO does
             not (Tang et al. 2024, eq. 5 sums); TRL's IPO does.
     """
-    return _against_reference(pairs, response_logprobs(policy, pairs.sequences), length_normalized)
+    sequences, ref_logps = pairs.sequences, None
+    logps = response_logprobs(policy, sequences)
+    if not policy.is_float32:  # the data's were scored in other batches, which counts in bfloat16
+        with torch.no_grad():
+            ref_logps = response_logprobs(policy.reference(), sequences)
+    return _against_reference(pairs, logps, ref_logps, length_normalized)
 
 
 def measure_pairs(policy: Policy, pairs: PreferencePairs, *, length_normalized: bool, batch_size: int) -> PairLogProbs:
@@ -76,15 +81,25 @@ def measure_pairs(policy: Policy, pairs: PreferencePairs, *, length_normalized: 
         pairs: on the CPU.
         batch_size: sequences in one forward pass; moves results by rounding only.
     """
-    return _against_reference(pairs, batch_logprobs(policy, pairs.sequences, batch_size=batch_size), length_normalized)
+    sequences, ref_logps = pairs.sequences, None
+    logps = batch_logprobs(policy, sequences, batch_size=batch_size)
+    if not policy.is_float32:
+        ref_logps = batch_logprobs(policy.reference(), sequences, batch_size=batch_size)
+    return _against_reference(pairs, logps, ref_logps, length_normalized)
 
 
 def _against_reference(
-    pairs: PreferencePairs, logps: Float[Tensor, " sequences"], length_normalized: bool
+    pairs: PreferencePairs,
+    logps: Float[Tensor, " sequences"],
+    ref_logps: Float[Tensor, " sequences"] | None,
+    length_normalized: bool,
 ) -> PairLogProbs:
+    """ρ against π_ref's log-probs of the same batches, or, where there are none, against those of the data."""
     logp_chosen, logp_rejected = logps.chunk(2)
-    ratio_chosen = logp_chosen - pairs.ref_logp_chosen
-    ratio_rejected = logp_rejected - pairs.ref_logp_rejected
+    of_data = (pairs.ref_logp_chosen, pairs.ref_logp_rejected)
+    ref_logp_chosen, ref_logp_rejected = of_data if ref_logps is None else ref_logps.chunk(2)
+    ratio_chosen = logp_chosen - ref_logp_chosen
+    ratio_rejected = logp_rejected - ref_logp_rejected
     if length_normalized:
         ratio_chosen = ratio_chosen / _response_tokens(pairs.chosen)
         ratio_rejected = ratio_rejected / _response_tokens(pairs.rejected)

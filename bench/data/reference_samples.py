@@ -59,7 +59,7 @@ def sample_best_of_n(
         "response_ids": responses,
         "gold": standardization.apply(gold.score(texts, decoded)).double().numpy(),
         "ref_logp": policy.logprobs(prompt_ids, responses).double().numpy(),
-        "ended": [bool(ids) and policy.ends(ids[-1]) for ids in responses],
+        "ended": [policy.has_ended(ids) for ids in responses],
     })  # fmt: skip
     frame.to_parquet(directory / SAMPLES_FILE, index=False, compression="zstd")
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from bench.data.artifacts import DamagedArtifact
-from gold_rm.fingerprint import fingerprint_of_model
+from bench.policies.directories import fingerprint_of_policy
 
 SOURCES_FILE = "sources.json"
 _PATHS = "paths"
@@ -39,5 +39,5 @@ def verify_sources(artifact: Path) -> None:
         return
     built = json.loads((artifact / SOURCES_FILE).read_text())
     for name, path in built.get(_PATHS, {}).items():
-        if not Path(path).is_dir() or fingerprint_of_model(Path(path)) != built[name]:
+        if not Path(path).exists() or fingerprint_of_policy(Path(path)) != built[name]:
             raise DamagedArtifact(f"{name} {path}: not what {artifact} was built from; start the sweep again")

@@ -16,8 +16,9 @@ from transformers import PreTrainedModel
 # Arguments beyond tokens and attention mask that the harness would like to pass; not every architecture takes all.
 _WANTED = ("position_ids", "use_cache", "cache", "logits_to_keep")
 _PROBE_TOKENS = 8
-# Relative to the largest value: float32 rounding is a hundred times smaller.
+# Relative to the largest value: float32 rounding is a hundred times smaller. In bfloat16, four units of its precision.
 _TOLERANCE = 1e-4
+_ROUNDINGS = 4
 # Logits as large as these show every cap and scale; those of an untrained model are too small to reach a cap.
 _LARGE_LOGIT = 1000.0
 
@@ -112,6 +113,10 @@ def _keeps_packed_apart(base: nn.Module, tokens: Tensor) -> bool:
 
 def _all_alike(pairs: Iterable[tuple[Tensor, Tensor]]) -> bool:
     return all(
-        one.shape == other.shape and bool((one - other).abs().max() <= _TOLERANCE * other.abs().max())
+        one.shape == other.shape and bool((one - other).abs().max() <= _tolerance(one.dtype) * other.abs().max())
         for one, other in pairs
     )
+
+
+def _tolerance(dtype: torch.dtype) -> float:
+    return max(_TOLERANCE, _ROUNDINGS * torch.finfo(dtype).eps)

@@ -1,6 +1,7 @@
 """A model with what is known about its architecture: what sampling and scoring work on."""
 
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import torch
 from jaxtyping import Float, Int
@@ -10,7 +11,7 @@ from transformers import PreTrainedModel
 from bench.policies.architecture import Architecture
 from bench.policies.packing import is_worth_packing, pack
 from bench.policies.ranks import ALONE, Ranks
-from bench.policies.tokens import SequenceBatch
+from bench.policies.tokens import SequenceBatch, TokenIds
 
 # Not a share of the free memory: how positions are cut into chunks moves results by rounding, and must not depend on
 # the machine. With a vocabulary of 50,000 this is 335 positions.
@@ -55,6 +56,10 @@ class LanguageModel:
         """Whether `token` ends a response."""
         return token == self.eos_id or token in self.further_ends
 
+    def has_ended(self, response: TokenIds) -> bool:
+        """Whether a response has come to its end, and was not cut."""
+        return bool(response) and self.ends(response[-1])
+
     @property
     def vocabulary(self) -> int:
         """Number of tokens that can be drawn; an embedding may have more rows, which no text has."""
@@ -65,6 +70,25 @@ class LanguageModel:
         """How many positions' float32 logits fit into `logits_mib`, at least one."""
         mib = DEFAULT_LOGITS_MIB if self.logits_mib is None else self.logits_mib
         return max(1, mib * 2**20 // (4 * self.vocabulary))
+
+    @cached_property
+    def is_float32(self) -> bool:
+        """Whether log-probs are the same, up to float32 rounding, whatever else is in a batch.
+
+        In bfloat16 a sequence's log-prob moves with its batch by more than what training changes at first, so that
+        π_ref has to be scored in the same batches as the policy.
+        """
+        return all(each.dtype == torch.float32 for each in self.model.parameters() if each.is_floating_point())
+
+    @property
+    def dtype(self) -> str:
+        """Name of the type of the model's weights; adapters are float32 whatever it is."""
+        return str(self.model.dtype).removeprefix("torch.")
+
+    @property
+    def attention(self) -> str | None:
+        """What computes attention, such as ``sdpa``; None where the architecture has no choice."""
+        return getattr(self.model.config, "_attn_implementation", None)
 
     @property
     def is_trainable(self) -> bool:

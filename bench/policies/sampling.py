@@ -64,25 +64,27 @@ def generate(policy: LanguageModel, prompts: list[TokenIds], choose: Choose, max
 
     Args:
         choose: the next token of each row, from the logits [rows, vocabulary], which prompts these rows belong to,
-            and the position in the response.
+            and the position in the response; that of a response that has ended is not taken.
     """
     input_ids, mask = pad_left(prompts, pad_id=policy.pad_id, device=policy.device)
     cache: Any = None
     responses: list[TokenIds] = [[] for _ in prompts]
-    unfinished = list(range(len(prompts)))  # the response that each row of the batch belongs to
+    rows = list(range(len(prompts)))  # the response that each row of the batch belongs to
+    ended = [False] * len(prompts)
     for position in range(max_new_tokens):
         output = policy.model(**_inputs(policy, input_ids, mask, cache))
         cache = getattr(output, "cache", None)  # None where an architecture keeps none
-        token = choose(output.logits[:, -1, : policy.vocabulary], unfinished, position)
-        drawn = token.tolist()  # the step's one transfer from the device
-        for row, each in zip(unfinished, drawn, strict=True):
-            responses[row].append(each)
-        going_on = [place for place, each in enumerate(drawn) if not policy.ends(each)]
+        token = choose(output.logits[:, -1, : policy.vocabulary], rows, position)
+        for row, each in zip(rows, token.tolist(), strict=True):  # the step's one transfer from the device
+            if not ended[row]:
+                responses[row].append(each)
+                ended[row] = policy.has_ended(responses[row])
+        going_on = [place for place, row in enumerate(rows) if not ended[row]]
         if not going_on:
             break
         # Rows that have ended leave the batch: half of the work where most responses are much shorter than the longest.
-        if len(going_on) < len(drawn):
-            unfinished = [unfinished[place] for place in going_on]
+        if len(going_on) < len(rows) and _can_select(cache):
+            rows = [rows[place] for place in going_on]
             kept = torch.tensor(going_on, device=policy.device)
             token, mask, input_ids = (each[kept] for each in (token, mask, input_ids))
             if cache is not None:
@@ -91,6 +93,14 @@ def generate(policy: LanguageModel, prompts: list[TokenIds], choose: Choose, max
         input_ids = token if cache is not None else torch.cat([input_ids, token], dim=1)
         mask = torch.cat([mask, torch.ones_like(token)], dim=1)
     return responses
+
+
+def _can_select(cache: Any) -> bool:
+    """Whether rows can be taken out of a cache; states of recurrent layers stay, and their rows with them."""
+    layers = getattr(cache, "layers", [])
+    if any(hasattr(layer, "update_recurrent_state") for layer in layers):  # of hybrid ones, attention alone would go
+        return False
+    return cache is None or all(hasattr(part, "batch_select_indices") for part in (cache, *layers))
 
 
 def draw_tokens(

@@ -17,6 +17,10 @@ from bench.policies.tokens import TokenIds
 
 # In float32, rounding is a hundred times smaller.
 TOLERANCE_NATS = 1e-3
+# In bfloat16, the limit is 2 × 2⁻⁷ of the largest logit. A log-prob is the difference of two numbers as large as that,
+# each of which a computation rounds by up to 2⁻⁹ of it: two computations part by up to 4 × 2⁻⁹ = 2⁻⁷ by what the
+# head rounds alone, and as much again is left to the layers before it.
+_ROUNDINGS = 2
 _PROMPT_TOKENS = 6
 _NEW_TOKENS = 4
 
@@ -28,41 +32,45 @@ def check_sampler(name: str, policy: LanguageModel) -> None:
     Args:
         name: of the policy, for messages.
     Raises:
-        ConfigError: sampler or scorer are further from the plain forward pass than `TOLERANCE_NATS`, or fail.
+        ConfigError: sampler or scorer are further from the plain forward pass than `TOLERANCE_NATS` (or, in bfloat16,
+            than its rounding), or fail.
     """
     kind = type(policy.model).__name__
     try:
-        sampled, scored = _deviations(policy)
+        sampled, scored, limit = _deviations(policy)
     except Exception as error:  # whatever an architecture says that does not take such batches
         told = (str(error).splitlines() or [""])[0]
         raise ConfigError(
             f"policy {name}: {kind} cannot be sampled in batches ({type(error).__name__}: {told})"
         ) from error
     for what, nats in (("sampled", sampled), ("scored", scored)):
-        if not nats <= TOLERANCE_NATS:
+        if not nats <= limit:
             raise ConfigError(
                 f"policy {name}: {kind}, {what} beside other prompts, gives other predictions than alone, by "
-                f"{nats:.2g} nats (limit {TOLERANCE_NATS:g}): its samples would not be of the policy that is scored"
+                f"{nats:.2g} nats (limit {limit:.2g}): its samples would not be of the policy that is scored"
             )
 
 
-def _deviations(policy: LanguageModel) -> tuple[float, float]:
-    """Largest deviation in nats of the sampler's log-probs of drawn tokens and of the scorer's sums."""
+def _deviations(policy: LanguageModel) -> tuple[float, float, float]:
+    """Largest deviation in nats of the sampler's log-probs of drawn tokens, of the scorer's sums, and their limit."""
     prompts, responses = _texts(policy)
     seen: list[list[float]] = [[] for _ in prompts]
 
     def force(logits: Tensor, rows: Sequence[int], position: int) -> Tensor:
-        tokens = torch.tensor([responses[row][position] for row in rows], device=logits.device)
+        words = [(responses[row] + [policy.eos_id] * position)[position] for row in rows]
+        tokens = torch.tensor(words, device=logits.device)
         logps = logits.float().log_softmax(-1).gather(-1, tokens[:, None])[:, 0].tolist()
         for row, logp in zip(rows, logps, strict=True):
-            seen[row].append(logp)
+            if position < len(responses[row]):  # what follows an end is not taken
+                seen[row].append(logp)
         return tokens
 
     generate(policy, prompts, force, max(map(len, responses)))
-    alone = [_alone(policy, *pair) for pair in zip(prompts, responses, strict=True)]
+    alone, largest = zip(*(_alone(policy, *pair) for pair in zip(prompts, responses, strict=True)), strict=True)
+    limit = max(TOLERANCE_NATS, _ROUNDINGS * torch.finfo(policy.model.dtype).eps * max(largest))
     sampled = max(_gap(torch.tensor(ours), theirs) for ours, theirs in zip(seen, alone, strict=True))
     sums = torch.stack([each.sum() for each in alone])
-    return sampled, _gap(logprobs(policy, prompts, responses), sums)
+    return sampled, _gap(logprobs(policy, prompts, responses), sums), limit
 
 
 def _texts(policy: LanguageModel) -> tuple[list[TokenIds], list[TokenIds]]:
@@ -84,11 +92,12 @@ def _texts(policy: LanguageModel) -> tuple[list[TokenIds], list[TokenIds]]:
     return prompts, responses
 
 
-def _alone(policy: LanguageModel, prompt: TokenIds, response: TokenIds) -> Tensor:
-    """log-probs of the response's tokens from one pass over the unpadded sequence, float32 on the CPU."""
+def _alone(policy: LanguageModel, prompt: TokenIds, response: TokenIds) -> tuple[Tensor, float]:
+    """log-probs of the response's tokens from one pass without padding, float32 on the CPU; the largest logit."""
     ids = torch.tensor([[*prompt, *response]], device=policy.device)
     logits = policy.model(input_ids=ids).logits[0, len(prompt) - 1 : -1, : policy.vocabulary].float()
-    return logits.log_softmax(-1).gather(-1, ids[0, len(prompt) :, None])[:, 0].cpu()
+    logps = logits.log_softmax(-1).gather(-1, ids[0, len(prompt) :, None])[:, 0].cpu()
+    return logps, float(logits.abs().nan_to_num(posinf=0).max())  # −∞ bans a token
 
 
 def _gap(ours: Tensor, theirs: Tensor) -> float:

@@ -113,6 +113,10 @@ class CheckpointRecord:
         LABELS, "its mean |stated − observed| on these, on their scale", "share"
     )
     proxy_log_loss: float | None = _optional(LABELS, "its log loss on these, on their scale", "nats")
+    parameters: int | None = _optional(PROVENANCE, "of the policy, adapters included")
+    trained_parameters: int | None = _optional(PROVENANCE, "of these, those that are trained; 0 of what is not")
+    dtype: str | None = _optional(PROVENANCE, "type of the policy's weights; adapters are float32")
+    attention: str | None = _optional(PROVENANCE, "what computes the policy's attention, such as sdpa")
     wall_s: float = _required(PROVENANCE, "time spent on the cell so far, over all its attempts", "s")
     config: str = _required(PROVENANCE, "fingerprint of the configuration")
     gold_model: str = _required(PROVENANCE, "fingerprint of the gold model")

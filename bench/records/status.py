@@ -36,6 +36,8 @@ class CellStatus:
         resumed_from: step at which this attempt went on; 0 from the beginning.
         deaths: workers that died while they held the cell: host, pid, call, and the step they had begun from.
         call: of the driver under which this attempt ran; see `is_settled`. Later calls compare as greater.
+        peak_memory_mib: of a done cell, the most memory that its last attempt used: PyTorch's on a CUDA device, or else
+            the whole process's; None in older sweeps.
         files: of a done cell, SHA-256 of its files by name; None in older sweeps.
     """
 
@@ -55,6 +57,7 @@ class CellStatus:
     resumed_from: int = 0
     deaths: tuple[dict[str, Any], ...] = ()
     call: str | None = None
+    peak_memory_mib: float | None = None
     files: dict[str, str] | None = None
 
     @property
@@ -101,6 +104,8 @@ def read_status(cell_dir: Path) -> CellStatus | None:
             raise DamagedRecord(f"{path}: not a cell status ({key} = {value!r:.80} is no number); {RUN_AGAIN}")
     if not isinstance(status.files, dict | None) or not all(isinstance(x, str) for x in (status.files or {}).values()):
         raise DamagedRecord(f"{path}: not a cell status (files = {status.files!r:.80} are no checksums); {RUN_AGAIN}")
+    if not isinstance(value := status.peak_memory_mib, int | float | None):
+        raise DamagedRecord(f"{path}: not a cell status (peak_memory_mib = {value!r:.80} is no number); {RUN_AGAIN}")
     for key in ("error", "call"):
         if not isinstance(value := getattr(status, key), str | None):
             raise DamagedRecord(f"{path}: not a cell status ({key} = {value!r:.80} is no text); {RUN_AGAIN}")

@@ -111,11 +111,14 @@ class Sampling:
             "gold": self._gold.fingerprint,
             "max_new_tokens": self._config.world.max_new_tokens,
             "eval_prompts": len(self._eval_prompts),
+            **self._config.policy.moving_samples,
         }
 
     def _models(self) -> tuple[Policy, GoldModel]:
         device = resolve_device(self._config.device)
-        policy = load_policy(self._world.policy_dir, device=device, logits_mib=self._config.logits_mib)
+        policy = load_policy(
+            self._world.policy_dir, device=device, logits_mib=self._config.logits_mib, settings=self._config.policy
+        )
         _check_room(policy, [*self._world.train_prompts, *self._eval_prompts], self._config.world.max_new_tokens)
         return policy, load_gold_model(gold_directory(self._gold), device=device)
 

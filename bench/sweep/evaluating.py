@@ -17,17 +17,17 @@ from bench.data.prepared import Prepared
 from bench.data.reference_samples import load_reference
 from bench.losses import LOSSES
 from bench.methods import METHODS
+from bench.policies.directories import fingerprint_of_policy
 from bench.policies.load import resolve_device
 from bench.records import PLAN_FILE, read_plan
 from bench.sweep.compose import Job
 from bench.sweep.driver import typed_command
 from bench.sweep.plan import read_jobs
 from bench.sweep.single import prepare_here, run_here
-from gold_rm.fingerprint import fingerprint_of_model
 from gold_rm.reward_model import load_gold_model
 
 # What a policy is measured on and by; one sweep has one of each, and its report refuses more.
-_MEASURED_ON = ("world", "labels", "pairs", "evaluation", "logits_mib", "artifacts_dir")
+_MEASURED_ON = ("world", "policy", "labels", "pairs", "evaluation", "logits_mib", "artifacts_dir")
 _MOVES_NO_MEASUREMENT = ("pairs.per_cell", "evaluation.checkpoints", "evaluation.batch_size", "artifacts_dir")
 
 
@@ -105,7 +105,7 @@ def import_policy(
             cell of that name with other settings.
     """
     external = {
-        "policy": str(policy.absolute()), "fingerprint": fingerprint_of_model(policy), "variant": variant,
+        "policy": str(policy.absolute()), "fingerprint": fingerprint_of_policy(policy), "variant": variant,
         "strength": float(strength),
     }  # fmt: skip
     settings = {key: value for key, value in job.settings.items() if key not in ("loss", "beta", "save", "resume")}

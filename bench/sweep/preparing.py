@@ -37,7 +37,7 @@ def prepare(config: CellConfig, progress: Progress = lambda message: None, *, fr
     """
     resolve_device(config.device)  # a device that is not there is refused before anything is built
     building = Building(config, progress, from_shipped=from_shipped)
-    world_artifact = _build_world(building, config.world)
+    world_artifact = _build_world(building, config)
     world = worlds.read_world(world_artifact.path)
     gold = _build_gold(building, config.world, world_artifact, world)
     sampling = Sampling(building, config, world, gold, _take_eval_prompts(world, config))
@@ -50,14 +50,16 @@ def prepare(config: CellConfig, progress: Progress = lambda message: None, *, fr
     return Prepared(world_artifact, world.policy_dir, gold, reference, preferences, tuple(judges.items()), best_of_n)
 
 
-def _build_world(building: Building, config: WorldConfig) -> Artifact:
+def _build_world(building: Building, whole: CellConfig) -> Artifact:
+    config = whole.world
     module = worlds.builder_module(config.builder)
-    params = build_checked(module.Params, config.params, "world.params")
+    params = build_checked(module.Params, whole.world_params, "world.params")
     inputs = {"builder": config.builder, "version": module.VERSION, "params": _plain(params)}
     if hasattr(module, "inputs"):
         inputs["files"] = module.inputs(params)
         # The world refers to where they lie, in one spelling.
-        places = {key: os.path.abspath(inputs["params"][key]) for key in inputs["files"]}
+        named = {key: inputs["params"][key] for key in inputs["files"] if key in inputs["params"]}
+        places = {key: os.path.abspath(name) for key, name in named.items() if os.path.exists(name)}
         inputs["params"] = inputs["params"] | places
     _require_shipped(building, config, "world", "params", inputs, params)
     return building.build("world", inputs, lambda directory: module.build(params, directory, building.progress))

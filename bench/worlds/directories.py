@@ -13,10 +13,11 @@ import torch
 
 from bench.checked import ConfigError
 from bench.data.sources import hash_file, write_sources
+from bench.policies.directories import fingerprint_of_policy, fingerprint_of_templates, locate, why_unusable
 from bench.seeding import generator_for
 from bench.worlds import EVAL, TRAIN, write_world
 from gold_rm.fingerprint import fingerprint_of_model
-from gold_rm.model_directory import refusal_of
+from gold_rm.prompts import messages_of
 from gold_rm.texts import TextFileError, normalized, read_texts
 
 VERSION = 3
@@ -29,12 +30,14 @@ class Params:
     """Settings of the world; exactly one of `gold` and `comparisons` is needed.
 
     Attributes:
-        policy: directory of the reference policy, a Hugging Face causal LM with tokenizer.
-        gold: directory of a reward model, a Hugging Face sequence classifier with one output.
+        policy: the reference policy, a Hugging Face causal LM with tokenizer: its directory, that of an adapter, a
+            .gguf file, or a model of the hub (``ORGANIZATION/NAME@REVISION``).
+        gold: directory of a reward model, a Hugging Face sequence classifier with one output, or one of the hub.
         comparisons: human comparisons to fit a reward model to, a .parquet, .jsonl or .csv: prompt, chosen, rejected,
             and split ("train" or "held_out").
         prompts: a .txt (one prompt a line), or a .jsonl, .csv or .parquet with the column prompt and, if the split
-            is given, split ("train" or "eval").
+            is given, split ("train" or "eval"). In .jsonl and .parquet, a prompt may also be a list of messages, which
+            the policy reads by its chat template.
         eval_fraction: share of the prompts that become evaluation prompts, where the file gives no split.
         seed: of that split.
     """
@@ -62,12 +65,16 @@ def inputs(params: Params) -> dict[str, str]:
 
     Other weights at the same path are another world; a note beside them, or another spelling of the path, is not.
     """
-    model_dirs = {"policy": params.policy, "gold": params.gold}
-    hashes = {
-        key: fingerprint_of_model(_model_directory(key, path)) for key, path in model_dirs.items() if path is not None
-    }
+    hashes = {"policy": fingerprint_of_policy(_model_directory("policy", params.policy))}
+    if params.gold is not None:
+        hashes["gold"] = fingerprint_of_model(_model_directory("gold", params.gold))
     files = {"prompts": params.prompts, "comparisons": params.comparisons}
     hashes |= {key: hash_file(_file(key, path)) for key, path in files.items() if path is not None}
+    # Which template renders them counts where prompts are messages; older fingerprints know of no templates.
+    if any(messages_of(prompt) is not None for prompt in _read_prompts(params.prompts)["prompt"]):
+        hashes["chat_template"] = fingerprint_of_templates(locate(params.policy))
+        if params.gold is not None:
+            hashes["gold_chat_template"] = fingerprint_of_templates(locate(params.gold))
     return hashes
 
 
@@ -88,15 +95,20 @@ def build(params: Params, directory: Path, progress: Callable[[str], None]) -> N
         eval_prompts=evaluation,
     )
     # The artifact's fingerprint is over its files, and the models are not among them.
-    write_sources(directory, inputs(params), {"policy": params.policy, "gold": params.gold})
+    models = {"policy": params.policy, "gold": params.gold}
+    places = {key: None if path is None else str(_model_directory(key, path)) for key, path in models.items()}
+    write_sources(directory, inputs(params), places)
 
 
 def _model_directory(key: str, path: str) -> Path:
-    directory = Path(path)
-    if not (directory / "config.json").is_file():
-        what = "no config.json in it" if directory.is_dir() else "no such directory"
-        raise ConfigError(f"world.params.{key}={path}: {what}; a Hugging Face model directory is needed")
-    if (refusal := refusal_of(directory)) is not None:
+    try:
+        directory = locate(path)
+    except ConfigError as error:
+        raise ConfigError(f"world.params.{key}={path}: {error}") from error
+    refusal = why_unusable(directory)
+    if key == "gold" and refusal is None and not (directory / "config.json").is_file():
+        refusal = "holds no reward model of its own (config.json)"
+    if refusal is not None:
         raise ConfigError(f"world.params.{key}={path}: {refusal}")
     return directory
 
@@ -132,7 +144,7 @@ def _split(params: Params) -> tuple[list[str], list[str]]:
 
 
 def _read_prompts(path: str) -> pd.DataFrame:
-    return _read_texts("prompts", path, ("prompt",), optional=("split",))
+    return _read_texts("prompts", path, ("prompt",), optional=("split",), conversations=("prompt",))
 
 
 def _read_comparisons(path: str) -> pd.DataFrame:
@@ -143,9 +155,11 @@ def _read_comparisons(path: str) -> pd.DataFrame:
     return frame
 
 
-def _read_texts(key: str, path: str, columns: tuple[str, ...], optional: tuple[str, ...] = ()) -> pd.DataFrame:
+def _read_texts(
+    key: str, path: str, columns: tuple[str, ...], optional: tuple[str, ...] = (), conversations: tuple[str, ...] = ()
+) -> pd.DataFrame:
     try:
-        frame = read_texts(_file(key, path), columns, optional)
+        frame = read_texts(_file(key, path), columns, optional, conversations=conversations)
     except TextFileError as error:
         raise ConfigError(f"world.params.{key}={error}") from error
     for column in columns:

@@ -96,7 +96,15 @@ def test_an_unknown_key_is_answered_with_the_nearest_known_one(key, nearest):
         ("evaluation.prompts", 1, "evaluation.prompts=1: must be 2 or more"),
         ("evaluation.checkpoints", 0, "evaluation.checkpoints=0: must be 1 or more"),
         ("world.max_new_tokens", 0, "world.max_new_tokens=0: must be 1 or more"),
+        ("policy.lora_r", 0, "policy.lora_r=0: must be 1 or more"),
+        ("policy.lora_dropout", 0.1, "policy.lora_dropout=0.1: must be 0; π_ref was scored without dropout"),
+        ("policy.lora_target_modules", [], "policy.lora_target_modules=[]: name at least one module, or null"),
+        ("policy.lora_rank", 8, "policy.lora_rank: no such key; did you mean 'policy.lora_r'?"),
+        ("policy.dtype", "bfloat16", "policy.dtype=bfloat16: all weights are trained in float32"),
+        ("policy.revision", "v2", "policy.revision=v2: π_ref of world"),
         # Not among the names allowed.
+        ("policy.dtype", "bf16", "policy.dtype='bf16': allowed are float32, bfloat16, auto"),
+        ("policy.attn_implementation", "org/kernel", "policy.attn_implementation='org/kernel': allowed are eager"),
         ("loss", "logistc", "unknown loss 'logistc'; did you mean 'logistic'?"),
         ("loss", "no_package:f", "loss 'no_package:f' cannot be imported as package.module:function"),
         ("labels.rule", "determinstic", "labels.rule='determinstic': allowed are deterministic, bradley_terry"),
@@ -190,7 +198,8 @@ def test_names_are_plain_directory_names():
 # Where a cell runs and is filed; everything else can move its results.
 FREE_KEYS = {"sweep", "device", "runs_dir", "artifacts_dir", "tracking.wandb.mode", "tracking.wandb.project",
              "evaluation.batch_size", "tracking.wandb.entity", "save", "resume.every", "workers",
-             "parallel.processes", "parallel.strategy", "parallel.workers_per_gpu"}  # fmt: skip
+             "parallel.processes", "parallel.strategy", "parallel.workers_per_gpu",
+             "policy.gradient_checkpointing"}  # fmt: skip
 OTHER_TEXTS = {
     "loss": "squared",
     "proxy.loss": "squared",
@@ -201,7 +210,9 @@ OTHER_TEXTS = {
     "parallel.strategy": "fsdp",
     "labels.rule": "bradley_terry",
     "tracking.wandb.mode": "disabled",
+    "policy.dtype": "auto",
 }
+OTHER_VALUES = {"policy.attn_implementation": "eager", "policy.lora_target_modules": ["c_attn"]}
 
 
 def leaves(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -222,6 +233,8 @@ def changed(key: str, value: Any) -> Any:
             return value + 1
         case float():
             return value / 2 + 0.01
+        case None if key in OTHER_VALUES:
+            return OTHER_VALUES[key]
         case None:
             return "me" if key.endswith("entity") else 1
         case dict():
@@ -231,10 +244,12 @@ def changed(key: str, value: Any) -> Any:
     return OTHER_TEXTS.get(key, value + "-other")
 
 
-# `external` comes with its policy.
-SET_KEYS = [(key, value) for key, value in leaves(asdict(configured())) if key != "external"]
+# `external` comes with its policy, a revision with a model of the hub, and dropout can only be 0.
+ELSEWHERE = ("external", "policy.revision", "policy.lora_dropout")
+SET_KEYS = [(key, value) for key, value in leaves(asdict(configured())) if key not in ELSEWHERE]
 # What makes a group of settings count.
-USED_BY = {"proxy": ("labels.by", "proxy"), **{name: ("method", name) for name in ("online", "rloo", "best_of_n")}}
+USED_BY = {"proxy": ("labels.by", "proxy"), **{name: ("method", name) for name in ("online", "rloo", "best_of_n")},
+           "policy.lora": ("policy.use_peft", True)}  # fmt: skip
 
 
 def configured_with(*settings: tuple[str, Any]) -> CellConfig:
@@ -244,7 +259,8 @@ def configured_with(*settings: tuple[str, Any]) -> CellConfig:
 
 @pytest.mark.parametrize(("key", "value"), SET_KEYS, ids=lambda v: v if isinstance(v, str) else "")
 def test_the_fingerprint_changes_with_everything_that_can_move_results_and_with_nothing_else(key, value):
-    used = [USED_BY[group]] if (group := key.split(".")[0]) in USED_BY else []
+    group = "policy.lora" if key.startswith("policy.lora") else key.split(".")[0]
+    used = [USED_BY[group]] if group in USED_BY else []
     other = configured_with(*used, (key, changed(key, value)))
     assert select(other, key) != value
     assert (other.fingerprint == configured_with(*used).fingerprint) == (key in FREE_KEYS)
@@ -282,3 +298,21 @@ def test_a_name_too_long_for_a_file_system_keeps_loss_beta_and_seed():
     assert len(name) < 60
     assert name != name_of(configured("optim.lr", 2e-3), keys)
     assert name_of(config, ["optim.lr"]) == "loss=logistic,beta=0.1,seed=0,optim.lr=0.001"
+
+
+def test_the_policy_section_moves_the_fingerprint_only_where_it_moves_results():
+    """Digits of a version without the section: configurations from before it stay what they were."""
+    world = {"name": "w", "builder": "reviews", "max_new_tokens": 8}
+
+    def of(**policy):
+        return cell_config({"world": world, "policy": policy}).fingerprint
+
+    other = cell_config({"world": world, "method": "online", "online": {"every": 4}, "labels": {"by": "proxy"}})
+    assert (of(), other.fingerprint) == ("ba377db0b95b", "1312697a21dc")
+    assert of(gradient_checkpointing=True) == of(lora_r=4) == of(dtype="float32") == of()
+    different = [
+        of(), of(dtype="auto"), of(attn_implementation="eager"), of(use_peft=True), of(use_peft=True, lora_r=4),
+        of(use_peft=True, lora_alpha=4), of(use_peft=True, dtype="bfloat16"),
+        of(use_peft=True, lora_target_modules=["q_proj"]),
+    ]  # fmt: skip
+    assert len(set(different)) == len(different)

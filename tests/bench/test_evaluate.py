@@ -195,7 +195,7 @@ def test_the_same_import_again_changes_nothing_and_another_of_its_name_is_refuse
     [
         ({"policy": None}, "policy=… is missing: python -m bench.evaluate policy=DIR variant=NAME sweep=NAME"),
         ({"variant": None}, "variant=… is missing"),
-        ({"policy": "NOWHERE"}, "policy=NOWHERE: no config.json there; a Hugging Face model directory is needed"),
+        ({"policy": "NOWHERE"}, "policy=NOWHERE: no such directory; a Hugging Face model directory is needed"),
         ({"step": 0}, "step=0: must be 1 or more; step 0 is π_ref"),
         ({"step": 1.5}, "step=1.5: must be a whole number"),
         ({"strength": 0}, "strength=0.0: must be a finite number above 0"),

@@ -249,8 +249,8 @@ def test_a_policy_that_is_not_the_reference_at_step_0_is_an_error(make_cell, mon
     """Such as one with dropout on, or of another dtype; also where KL would hardly show it."""
     original = Policy.trainable
 
-    def moved(self):
-        policy = original(self)
+    def moved(self, *settings, **seed):
+        policy = original(self, *settings, **seed)
         with torch.no_grad():
             for parameter in policy.parameters():
                 parameter *= factor

@@ -1,89 +1,19 @@
 """Architectures of transformers with tiny random weights: each is right, or refused with a sentence."""
 
 import re
-from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
-from tiny_models import WORDS, word_tokenizer
-from transformers import AutoConfig, AutoModelForCausalLM
+from tiny_families import FAMILIES, write_family
 
 from bench.checked import ConfigError
 from bench.policies.load import load_policy
 from bench.seeding import uniforms_for
 
-_IDS = {"vocab_size": 12, "bos_token_id": 0, "eos_token_id": 0}
-_BASE = {
-    **_IDS, "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32,
-    "max_position_embeddings": 32, "initializer_range": 0.4, "pad_token_id": None,
-}  # fmt: skip
-_GPT = {**_IDS, "n_embd": 16, "n_layer": 2, "n_head": 2, "n_positions": 32, "initializer_range": 0.4}
-_GQA = {**_BASE, "num_key_value_heads": 1}
-_MAMBA = {**_IDS, "hidden_size": 16, "num_hidden_layers": 2, "state_size": 4, "pad_token_id": 0}
-_EXPERTS = {"num_experts_per_tok": 2, "moe_intermediate_size": 16}
-# What is said of one is found in the table below by whoever wonders whether theirs is known to work.
-FAMILIES: dict[str, dict[str, Any]] = {
-    "gpt2": _GPT,
-    "llama": _GQA,
-    "qwen2": {**_GQA, "vocab_size": 13, "use_sliding_window": True, "sliding_window": 4, "max_window_layers": 1},
-    "qwen3": {**_GQA, "head_dim": 8},
-    "gpt_neox": _BASE,
-    "gpt_neo": {**_IDS, "hidden_size": 16, "num_layers": 2, "num_heads": 2, "window_size": 4, "initializer_range": 0.4,
-                "attention_types": [[["global", "local"], 1]], "max_position_embeddings": 32},
-    "gptj": {**_GPT, "rotary_dim": 4},
-    "codegen": {**_GPT, "n_head": 4, "rotary_dim": 4},
-    "gpt_bigcode": _GPT,
-    "opt": {**_IDS, "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "ffn_dim": 32,
-            "max_position_embeddings": 32, "pad_token_id": 1, "word_embed_proj_dim": 16, "init_std": 0.4},
-    "mistral": {**_GQA, "sliding_window": 4},
-    "gemma": {**_GQA, "head_dim": 8},
-    "gemma2": {**_GQA, "head_dim": 8, "sliding_window": 4},
-    "gemma3_text": {**_GQA, "head_dim": 8, "sliding_window": 4},
-    "phi": {**_BASE, "partial_rotary_factor": 0.5},
-    "phi3": {**_GQA, "sliding_window": 4},
-    "falcon": _BASE,
-    "bloom": {**_IDS, "hidden_size": 16, "n_layer": 2, "n_head": 2, "initializer_range": 0.4},
-    "mpt": {**_IDS, "d_model": 16, "n_layers": 2, "n_heads": 2, "max_seq_len": 32, "initializer_range": 0.4},
-    "mamba": _MAMBA,
-    "mamba2": {**_MAMBA, "num_heads": 4, "head_dim": 8, "n_groups": 1, "chunk_size": 8},
-    "falcon_mamba": _MAMBA,
-    "rwkv": {**_IDS, "hidden_size": 16, "attention_hidden_size": 16, "num_hidden_layers": 2, "context_length": 32},
-    "recurrent_gemma": {**_GQA, "num_hidden_layers": 3, "lru_width": 16, "attention_window_size": 4},
-    "lfm2": {**_GQA, "layer_types": ["conv", "full_attention"], "block_multiple_of": 8},
-    "bamba": {**_GQA, "attn_layer_indices": [1], "mamba_n_heads": 4, "mamba_d_head": 8, "mamba_d_state": 4,
-              "mamba_chunk_size": 8},
-    "mixtral": {**_GQA, "num_local_experts": 4, "num_experts_per_tok": 2, "output_router_logits": True},
-    "qwen3_moe": {**_GQA, "head_dim": 8, "num_experts": 4, **_EXPERTS, "output_router_logits": True},
-    "olmoe": {**_GQA, "num_experts": 4, "num_experts_per_tok": 2},
-    "granitemoe": {**_GQA, "num_local_experts": 4, "num_experts_per_tok": 2},
-    "granite": {**_GQA, "logits_scaling": 4.0},
-    "cohere": {**_GQA, "logit_scale": 0.25},
-    "olmo2": _GQA,
-    "smollm3": _GQA,
-    "stablelm": _GQA,
-    "starcoder2": {**_GQA, "sliding_window": 4},
-    "xglm": {**_IDS, "d_model": 16, "ffn_dim": 32, "num_layers": 2, "attention_heads": 2,
-             "max_position_embeddings": 32, "pad_token_id": 1, "init_std": 0.4},
-    "biogpt": {**_BASE, "pad_token_id": 1},
-    "nemotron": {**_GQA, "head_dim": 8},
-}  # fmt: skip
-FAST = ("gpt2", "llama", "rwkv")
-TEXT = (*WORDS, *(f" {letter}" for letter in "cdefghij"))
-
-
-def write(directory: Path, family: str) -> Path:
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        model = AutoModelForCausalLM.from_config(AutoConfig.for_model(family, **FAMILIES[family])).eval()
-        # Some families draw small weights whatever is asked for: every state counts, and predictions are not uniform.
-        with torch.no_grad():
-            for name, weight in model.named_parameters():
-                if weight.dim() >= 2 and weight.std() < 0.2:
-                    weight.mul_(8 if "embed" not in name else 3)
-    model.save_pretrained(directory)
-    word_tokenizer(TEXT).save_pretrained(directory)
-    return directory
+FAST = ("gpt2", "llama", "rwkv", "mixtral", "bamba")
+# Left padding is not read (rwkv), or reaches states (mamba, recurrent_gemma) and positions (bart); the cache loses rows
+# (minimax); later tokens are seen (xlnet). Everything else is right.
+REFUSED = {"rwkv", "mamba", "falcon_mamba", "recurrent_gemma", "bart", "mbart", "minimax", "xlnet"}
 
 
 @pytest.mark.parametrize(
@@ -93,12 +23,14 @@ def write(directory: Path, family: str) -> Path:
 def test_a_family_is_right_or_refused_with_a_sentence(tmp_path, family):
     policy, refused = None, ""
     try:
-        policy = load_policy(write(tmp_path, family))
+        policy = load_policy(write_family(tmp_path, family))
     except ConfigError as error:
         refused = str(error)
+    assert (policy is None) == (family in REFUSED), refused or "neither wrong nor refused any more"
     if policy is None:
         assert re.search(
-            r"^policy .*: \w+(, \w+ beside other prompts, gives other predictions| cannot be sampled in batches)",
+            r"^policy .*: (\w+, \w+ beside other prompts, gives other predictions|\w+ cannot be sampled in batches"
+            r"|predictions of \w+ depend on later tokens)",
             refused,
         )
         assert "\n" not in refused
@@ -120,4 +52,4 @@ def test_a_family_is_right_or_refused_with_a_sentence(tmp_path, family):
 
 def test_what_ignores_the_mask_is_refused(tmp_path):
     with pytest.raises(ConfigError, match=r"RwkvForCausalLM, .* other predictions than alone, by"):
-        load_policy(write(tmp_path, "rwkv"))
+        load_policy(write_family(tmp_path, "rwkv"))

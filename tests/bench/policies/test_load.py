@@ -147,7 +147,7 @@ def test_a_directory_of_the_wrong_kind_is_refused(tmp_path, kind, complaint):
 
 
 def test_a_missing_directory_is_refused(tmp_path):
-    with pytest.raises(ConfigError, match=r"nowhere: no config\.json there"):
+    with pytest.raises(ConfigError, match=r"nowhere: no such directory; a Hugging Face model directory"):
         load_policy(tmp_path / "nowhere")
 
 

@@ -109,7 +109,7 @@ def test_other_content_at_the_same_path_is_another_world(changed: str, parts: Pa
     ("setting", "message"),
     [
         ({"policy": "/no/where"}, r"policy=/no/where: no such directory; a Hugging Face model directory is needed"),
-        ({"gold": "{tmp}"}, r"gold=.*: no config\.json in it"),
+        ({"gold": "{tmp}"}, r"gold=.*: no config\.json there"),
         ({"gold": None}, r"gold=None and comparisons=None: give one of them"),
         ({"comparisons": "x.parquet"}, r"give one of them and not the other"),
         ({"gold": None, "comparisons": "/no/where"}, r"comparisons=/no/where: no such file"),
