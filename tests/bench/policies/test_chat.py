@@ -6,9 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from tiny_models import random_model, word_tokenizer
+from tiny_chat import chat_tokenizer, write_chat_policy
 from tiny_world import write_gold
-from tokenizers import processors
 from transformers import AutoTokenizer
 
 from bench.checked import ConfigError
@@ -19,36 +18,11 @@ from gold_rm.prompts import ConversationError, messages_of, spell, whole_text
 from gold_rm.reward_model import load_gold_model
 from gold_rm.texts import TextFileError, read_texts
 
-WORDS = ("<eos>", "<unk>", "<bos>", "<user>", "<bot>", "<sys>", " a", " b", " c")
-# Llama's shape: the template writes BOS, and so would the tokenizer.
-TEMPLATE = (
-    "{{ bos_token }}{% for message in messages %}"
-    "{% if message['role'] == 'system' and not loop.first %}{{ raise_exception('system comes first') }}{% endif %}"
-    "{{ {'user': '<user>', 'assistant': '<bot>', 'system': '<sys>'}[message['role']] + ' ' + message['content'] }}"
-    "{% if message['role'] == 'assistant' %}{{ eos_token }}{% endif %}"
-    "{% endfor %}{% if add_generation_prompt %}{{ '<bot>' }}{% endif %}"
-)
 ASKED = [{"role": "user", "content": "a b"}]
 TALK = [
     {"role": "system", "content": "c"}, {"role": "user", "content": "a"}, {"role": "assistant", "content": "b"},
     {"role": "user", "content": "c a"},
 ]  # fmt: skip
-
-
-def chat_tokenizer(template: str | None = TEMPLATE):
-    tokenizer = word_tokenizer(WORDS)
-    tokenizer.add_special_tokens({"bos_token": "<bos>", "additional_special_tokens": ["<user>", "<bot>", "<sys>"]})
-    tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
-        single="<bos> $A", special_tokens=[("<bos>", 2)]
-    )
-    tokenizer.chat_template = template
-    return tokenizer
-
-
-def write_chat_policy(directory, template: str | None = TEMPLATE):
-    random_model("llama", vocabulary=len(WORDS), positions=32, seed=0).save_pretrained(directory)
-    chat_tokenizer(template).save_pretrained(directory)
-    return directory
 
 
 def test_a_conversation_has_one_spelling():
