@@ -78,7 +78,7 @@ def put_together(model: nn.Module, plain: M) -> M:
     own = dict(copied.named_parameters())
     with torch.no_grad():
         for name, parameter in model.named_parameters():
-            own[name].copy_(full(parameter.detach()))
+            own[name].copy_(full(parameter.detach())).requires_grad_(parameter.requires_grad)
     return copied
 
 
