@@ -1,5 +1,6 @@
 """Causal language models as policies: the one module of bench that loads transformers models."""
 
+import importlib.util
 import logging
 import re
 from collections.abc import Iterable
@@ -15,7 +16,7 @@ import bench.policies.tabular  # noqa: F401  registers its architecture with Aut
 from bench.checked import ConfigError
 from bench.policies.adapters import attach_adapters, merge_adapters
 from bench.policies.architecture import Architecture, inspect_architecture
-from bench.policies.directories import base_of, is_adapter, why_unusable
+from bench.policies.directories import base_of, gguf_file, is_adapter, why_unusable
 from bench.policies.policy import Policy
 from bench.policies.selfcheck import check_sampler
 from bench.policy_section import BFLOAT16, FLOAT32, PolicyConfig
@@ -93,20 +94,28 @@ def _read(path: Path, settings: PolicyConfig, keep_adapters: bool) -> _Read:
 
 def _read_model(directory: Path, settings: PolicyConfig) -> _Read:
     options = {} if settings.attn_implementation is None else {"attn_implementation": settings.attn_implementation}
+    where, gguf = directory, {}
+    if (file := gguf_file(directory)) is not None:
+        where, gguf = file.parent, {"gguf_file": file.name}
     loaded: Any
     try:
         # use_safetensors: the other weight format is pickle, which runs code when it is read.
         loaded = AutoModelForCausalLM.from_pretrained(
-            directory, dtype=_DTYPES.get(settings.dtype, settings.dtype), output_loading_info=True,
-            local_files_only=True, use_safetensors=True, trust_remote_code=False, **options,
+            where, dtype=_DTYPES.get(settings.dtype, settings.dtype), output_loading_info=True,
+            local_files_only=True, use_safetensors=True, trust_remote_code=False, **options, **gguf,
         )  # fmt: skip
-        tokenizer = AutoTokenizer.from_pretrained(directory, local_files_only=True, trust_remote_code=False)
+        tokenizer = AutoTokenizer.from_pretrained(where, local_files_only=True, trust_remote_code=False, **gguf)
     # transformers raises whatever a configuration that it did not foresee leads to: KeyError, TypeError, ImportError.
     except Exception as error:
         told = " ".join(str(error).split())
+        if gguf and not importlib.util.find_spec("gguf"):
+            raise ConfigError(f"policy {directory}: GGUF files need the package gguf: pip install gguf") from error
         raise ConfigError(f"policy {directory}: not a causal language model with tokenizer ({told})") from error
     model, info = loaded
     model.requires_grad_(False).eval()
+    if gguf:  # its weights are as any other's by now; what says that they were not keeps them from being saved
+        del model.hf_quantizer, model.config.quantization_config
+        model.is_quantized = False
     if info["missing_keys"]:
         missing = ", ".join(sorted(info["missing_keys"])[:3])
         raise ConfigError(f"policy {directory}: weights {missing} are missing, so it is no causal language model")

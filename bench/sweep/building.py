@@ -102,7 +102,7 @@ class Sampling:
         Twice as many as π_ref writes: what it has written may be encoded in more tokens than it was written in.
         """
         prompts = [*self._world.train_prompts, *self._eval_prompts]
-        policy = load_policy(self._world.policy_dir)
+        policy = load_policy(self._world.policy_dir, settings=self._config.policy)
         return 2 * (max(map(len, policy.encode(prompts))) + self._config.world.max_new_tokens)
 
     def _inputs(self, world: Artifact) -> dict[str, Any]:
