@@ -60,10 +60,9 @@ def with_adapters(model: PreTrainedModel, settings: PolicyConfig, *, seed: int) 
         if parameter.requires_grad:  # steps on bfloat16 weights would be rounded away
             parameter.data = parameter.data.float()
     adapted.eval()
-    told = _why_not_nothing(model, adapted)
-    if told is not None:
+    if (wrong := _why_not_nothing(model, adapted)) is not None:
         named = "policy.lora_target_modules=null" if targets is None else f"policy.lora_target_modules={list(targets)}"
-        raise ConfigError(f"{named}: adapters in these modules of {type(model).__name__} {told}; name others")
+        raise ConfigError(f"{named}: adapters in these modules of {type(model).__name__} {wrong}; name others")
     return adapted
 
 
