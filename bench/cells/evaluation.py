@@ -27,6 +27,7 @@ TIE = 1e-5
 
 # A smaller share of responses that end by themselves is worth a warning.
 _FEW_ENDED = 0.25
+ENDED = "responses end by themselves"
 
 # Scoring sees whole sequences at once, sampling one token of each: it takes so many times fewer of them.
 _SCORING_SHARE = 4
@@ -115,7 +116,7 @@ def _doubts(policy: Policy, responses: Sequence[TokenIds], kl: SequenceKL) -> li
     doubts = []
     if (ended := sum(map(policy.has_ended, responses))) < _FEW_ENDED * len(responses):
         doubts.append(
-            f"{ended} of {len(responses)} responses end by themselves, the others are cut, and scored so: raise "
+            f"{ended} of {len(responses)} {ENDED}, the others are cut, and scored so: raise "
             "world.max_new_tokens, or say where a response ends (policy.stop_strings)"
         )
     if special := sum(policy.holds_special_token(ids) for ids in responses):

@@ -8,6 +8,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from bench.cells.evaluation import ENDED
 from bench.config import CellConfig
 from bench.losses import resolve_loss
 from bench.oracle.exact import ExactWorld, tilted
@@ -52,7 +53,9 @@ def judge_cells(
                 f"(limits {REACHED[0]:g} and {REACHED[1]:g})"
             )
         status = read_status(cell_dir)
-        wrong += [f"{cell_dir.name}: {warning}" for warning in (status.warnings if status else ())]
+        # That responses are cut is no fault here: those that are cut are enumerated as such.
+        doubts = [warning for warning in (status.warnings if status else ()) if ENDED not in warning]
+        wrong += [f"{cell_dir.name}: {warning}" for warning in doubts]
     return pd.concat(frames, ignore_index=True), wrong
 
 

@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 from safetensors.torch import save_file
+from torch import Tensor
 from transformers import PreTrainedModel
 
 from bench.checked import ConfigError
@@ -24,6 +25,8 @@ from bench.policy_section import PolicyConfig
 from bench.seeding import generator_for
 
 _NAME = "default"
+_PROBE = torch.tensor([[0, 1, 0, 1]])
+_MERGED_ALIKE = 1e-3  # of the largest logit; float32 rounding is a hundred times smaller
 _PREFIX = "base_model.model."  # of names in peft's files
 
 
@@ -56,7 +59,11 @@ def with_adapters(model: PreTrainedModel, settings: PolicyConfig, *, seed: int) 
     for parameter in adapted.parameters():
         if parameter.requires_grad:  # steps on bfloat16 weights would be rounded away
             parameter.data = parameter.data.float()
-    return adapted.eval()
+    adapted.eval()
+    if (wrong := _why_not_nothing(model, adapted)) is not None:
+        named = "policy.lora_target_modules=null" if targets is None else f"policy.lora_target_modules={list(targets)}"
+        raise ConfigError(f"{named}: adapters in these modules of {type(model).__name__} {wrong}; name others")
+    return adapted
 
 
 def attach_adapters(model: PreTrainedModel, directory: Path) -> PreTrainedModel:
@@ -75,7 +82,16 @@ def merge_adapters(model: PreTrainedModel, directory: Path) -> PreTrainedModel:
     Raises:
         ConfigError: see `attach_adapters`.
     """
-    return _read_adapters(model, directory).merge_and_unload().requires_grad_(False).eval()
+    adapted = _read_adapters(model, directory).eval()
+    before = _logits(adapted)
+    merged = adapted.merge_and_unload().requires_grad_(False).eval()
+    # Layers that read a module's weights and do not call it never saw its adapter (Jamba's dt_proj).
+    if (gap := float((_logits(merged) - before).abs().max())) > _MERGED_ALIKE * float(before.abs().max()):
+        raise ConfigError(
+            f"policy {directory}: added to the weights, the adapters are another function than beside them, by "
+            f"{gap:.2g} in a logit"
+        )
+    return merged
 
 
 def _read_adapters(model: PreTrainedModel, directory: Path) -> Any:
@@ -90,6 +106,20 @@ def _read_adapters(model: PreTrainedModel, directory: Path) -> Any:
     except Exception as error:  # whatever peft says to names and shapes that it did not expect
         told = " ".join(str(error).split())
         raise ConfigError(f"policy {directory}: adapters that cannot be loaded ({told:.200})") from error
+
+
+def _why_not_nothing(model: PreTrainedModel, adapted: PreTrainedModel) -> str | None:
+    """What is wrong with adapters that are to add exactly nothing; None if nothing is."""
+    try:
+        same = torch.equal(_logits(model), _logits(adapted))
+    except Exception as error:  # whatever a module does with an output that it did not expect
+        return f"cannot be computed ({type(error).__name__}: {' '.join(str(error).split()):.100})"
+    return None if same else "move its predictions before they are trained"
+
+
+@torch.no_grad()
+def _logits(model: Any) -> Tensor:
+    return model(input_ids=_PROBE.to(model.device)).logits
 
 
 def _sharing_weights(model: PreTrainedModel) -> PreTrainedModel:

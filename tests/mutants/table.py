@@ -80,9 +80,30 @@ MUTANTS = (
     Mutant(
         "ρ with π_ref added",
         _PAIRS,
-        "logp_rejected - pairs.ref_logp_rejected",
-        "logp_rejected + pairs.ref_logp_rejected",
+        "logp_rejected - ref_logp_rejected",
+        "logp_rejected + ref_logp_rejected",
         _PAIR_TESTS,
+    ),
+    Mutant(
+        "π_ref of other batches in bfloat16",
+        _PAIRS,
+        "if not policy.is_float32:  # the data's",
+        "if False:  # the data's",
+        "tests/bench/policies/test_precision.py",
+    ),
+    Mutant(
+        "a response that goes on behind its stop string",
+        "bench/policies/policy.py",
+        "        return bool(self._stops_in(text))",
+        "        return False",
+        "tests/bench/policies/test_ends.py",
+    ),
+    Mutant(
+        "a conversation with one more BOS",
+        "bench/policies/policy.py",
+        "self.tokenizer(texts, add_special_tokens=False)",
+        "self.tokenizer(texts)",
+        "tests/bench/policies/test_chat.py",
     ),
     Mutant("ρ turned", _PAIRS, "ratio_chosen - ratio_rejected)", "ratio_rejected - ratio_chosen)", _PAIR_TESTS),
     Mutant(

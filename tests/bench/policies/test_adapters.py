@@ -109,6 +109,25 @@ def test_an_adapter_directory_is_a_policy(tmp_path, reference, keep):
     assert differences(again, policy.model) < 1e-5
 
 
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_adapters_on_a_policy_that_is_an_adapter_name_it_as_their_base(tmp_path, monkeypatch, dtype):
+    settings = replace(LORA, dtype=dtype)
+    write_policy(tmp_path / "base", "llama", seed=3)
+    monkeypatch.chdir(tmp_path)
+    moved(load_policy(Path("base"), settings=settings).trainable(settings)).save(tmp_path / "first")
+    reference = load_policy(Path("first"), settings=settings)
+    policy = moved(reference.trainable(settings), seed=1)
+    policy.save(tmp_path / "second")
+    assert json.loads((tmp_path / "second" / "adapter_config.json").read_text())["base_model_name_or_path"] == str(
+        tmp_path / "first"
+    )
+    monkeypatch.chdir("/")
+    loaded = load_policy(tmp_path / "second", settings=settings, keep_adapters=True)
+    assert torch.equal(loaded.logprobs(PROMPTS, RESPONSES), policy.logprobs(PROMPTS, RESPONSES))
+    gap = (policy.logprobs(PROMPTS, RESPONSES) - reference.logprobs(PROMPTS, RESPONSES)).abs()
+    assert gap.max() > 0.1
+
+
 def test_in_bfloat16_adapters_are_kept_as_trained_or_added_and_rounded_once(tmp_path):
     base = load_policy(write_policy(tmp_path / "base", "llama", seed=3), settings=replace(LORA, dtype="bfloat16"))
     policy = moved(base.trainable(LORA))
@@ -137,16 +156,17 @@ def test_what_trl_saves_is_a_policy(tmp_path, reference):
         random_model("llama", vocabulary=4, positions=16, seed=3),
         peft.LoraConfig(r=3, lora_alpha=5, target_modules=["q_proj", "down_proj"], task_type="CAUSAL_LM"),
     )
+    generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
-            if "lora_B" in name:
-                parameter.normal_(std=0.5, generator=torch.Generator().manual_seed(1))
+            if "lora_" in name:
+                parameter.normal_(std=0.5, generator=generator)
     model.save_pretrained(tmp_path / "adapter")
     described = tmp_path / "adapter" / "adapter_config.json"
     said = json.loads(described.read_text()) | {"base_model_name_or_path": "../base"}
     described.write_text(json.dumps(said))
-    assert differences(load_policy(tmp_path / "adapter"), model.eval()) < 1e-5
-    assert differences(reference.with_adapters_in(tmp_path / "adapter"), model) < 1e-5
+    assert differences(load_policy(tmp_path / "adapter"), model.eval()) < 1e-4
+    assert differences(reference.with_adapters_in(tmp_path / "adapter"), model) < 1e-4
 
 
 def test_gradients_are_those_of_peft(tmp_path, reference):
