@@ -69,6 +69,22 @@ def assert_same(one, several):
     assert (ours["response"] == theirs["response"]).all()
 
 
+def test_adapters_in_bfloat16_are_trained_by_two_as_by_one(plan):
+    """With the pieces that each of the two takes, to the last bit."""
+    lora = {**SMALL_BATCHES, "policy.use_peft": True, "policy.lora_r": 2, "policy.dtype": "bfloat16"}
+    (one,) = plan("one", {**lora, "optim.micro_batch_pairs": 4})
+    (two,) = plan("two", {**lora, "parallel.processes": 2})
+    assert work(one.sweep_dir, StopRequest()).done == [one.name]
+    status, said = worker([two])
+    assert status == 0, said
+    for ours, theirs in zip(records_of(one), records_of(two), strict=True):
+        for name in ("kl", "rho_mean", "rho_sq_mean", "grad_norm", "trained_parameters"):
+            assert ours.get(name) == theirs.get(name), name
+    assert ours["kl"] > 0.1
+    with pytest.raises(ConfigError, match="parallel.strategy=fsdp: adapters leave little to cut"):
+        plan("cut", {**lora, "parallel.processes": 2, "parallel.strategy": "fsdp"})
+
+
 TORCHRUN = ("torch.distributed.run", "--nproc_per_node", "2", "--master_addr", "127.0.0.1", "--master_port")
 
 
