@@ -78,7 +78,10 @@ def _other_settings(plan: Mapping[str, Any], settings: Mapping[str, Any], name: 
         yield "The plan does not say with what settings the cells were made."
         return
     for cell, made in made_with(plan):
+        sections = {key.split(".")[0] for key in made}
         for key, value in settings.items():
+            if key.split(".")[0] not in sections and "." in key:  # a plan from before there was the section
+                continue
             if key not in made or made[key] != value:
                 seen = repr(made[key]) if key in made else "not in the plan"
                 yield f"{key} is {seen} for {cell}; {name} has {value!r}."

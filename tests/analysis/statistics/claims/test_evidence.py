@@ -151,6 +151,16 @@ def test_the_first_difference_is_said(changes, why, sweep_dir):
     assert standing.why.startswith(why)
 
 
+def test_a_section_that_came_later_is_at_its_defaults_in_older_plans_and_said_in_newer_ones(sweep_dir):
+    rules = named(settings={"policy.use_peft": False})
+    assert standing_of(load_sweep(sweep_dir), rules).status == CONFIRMATORY
+    plan = records.read_plan(sweep_dir)
+    for job in plan["jobs"].values():
+        job["changes"] |= {"policy.use_peft": True}
+    records.write_json(sweep_dir / records.PLAN_FILE, plan)
+    assert standing_of(load_sweep(sweep_dir), rules).why.startswith("policy.use_peft is True for ")
+
+
 def test_what_is_unfinished_or_of_an_older_version_is_exploratory(sweep_dir):
     shutil.rmtree(sweep_dir / cell_name("squared", 0.1, 2))
     assert standing_of(load_sweep(sweep_dir), named()).why == "1 of 24 planned cells are not finished."
