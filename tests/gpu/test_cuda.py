@@ -85,6 +85,15 @@ def test_a_cell_starts_at_the_reference_and_ends_near_the_cpus(make_cell):
         assert abs(ours["gold"] - theirs["gold"]) < 4 * theirs["gold_se"]
 
 
+def test_adapters_in_bfloat16_start_at_the_reference_to_the_bit(make_cell):
+    """Both are scored in the same batches, and untrained adapters add 0."""
+    cell = make_cell("lora", **{"policy.use_peft": True, "policy.lora_r": 2, "policy.dtype": "bfloat16"})
+    assert run_cell(cell).state == "done"
+    first, *_, last = rows_of(cell)
+    assert (first["kl"], first["rho_mean"], first["rho_sq_mean"]) == (0, 0, 0)
+    assert last["kl"] > 0
+
+
 def test_a_stopped_cell_goes_on(make_cell):
     whole, stopped = make_cell("whole"), make_cell("stopped")
     run_cell(whole)
