@@ -27,3 +27,14 @@ def tiny_world(tmp_path_factory: pytest.TempPathFactory):
     from tiny_world import write_tiny_world  # not before: the tests of the analysis run without transformers
 
     return write_tiny_world(tmp_path_factory.mktemp("tiny") / "world")
+
+
+@pytest.fixture(scope="session")
+def preferences(tiny_world, tmp_path_factory: pytest.TempPathFactory):
+    """A directory with preference data of the tiny world, as the harness writes it (tests/preference_files.py)."""
+    from preference_files import write_preference_files
+
+    from bench.policies.load import load_policy
+
+    pool, directory = tmp_path_factory.mktemp("pool"), tmp_path_factory.mktemp("preferences")
+    return write_preference_files(tiny_world, load_policy(tiny_world.policy), pool, directory)

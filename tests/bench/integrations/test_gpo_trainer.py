@@ -6,7 +6,7 @@ import sys
 
 import pytest
 import torch
-from preference_files import ended_rows, training_rows, write_preference_files
+from preference_files import ended_rows, training_rows
 from tiny_world import moved_copy
 from torch import Tensor
 from torch.nn.functional import softplus
@@ -35,12 +35,6 @@ def steeper(z: Tensor) -> Tensor:
 @pytest.fixture(scope="module")
 def reference(tiny_world):
     return load_policy(tiny_world.policy)
-
-
-@pytest.fixture(scope="module")
-def preferences(tiny_world, reference, tmp_path_factory):
-    pool, directory = tmp_path_factory.mktemp("pool"), tmp_path_factory.mktemp("preferences")
-    return write_preference_files(tiny_world, reference, pool, directory)
 
 
 @pytest.fixture(scope="module")

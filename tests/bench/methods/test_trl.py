@@ -12,7 +12,7 @@ where ρ̄ averages each log-ratio over its response's tokens: our `length_norma
 import pandas as pd
 import pytest
 import torch
-from preference_files import ended_rows, training_rows, write_preference_files
+from preference_files import ended_rows, training_rows
 from tiny_world import moved_copy
 
 from bench.config import OptimConfig
@@ -34,13 +34,6 @@ UNCLIPPED = OptimConfig(clip_norm=1e9)
 @pytest.fixture(scope="module")
 def reference(tiny_world):
     return load_policy(tiny_world.policy)
-
-
-@pytest.fixture(scope="module")
-def preferences(tiny_world, reference, tmp_path_factory):
-    """A directory with preference data as the harness writes it."""
-    pool, directory = tmp_path_factory.mktemp("pool"), tmp_path_factory.mktemp("preferences")
-    return write_preference_files(tiny_world, reference, pool, directory)
 
 
 @pytest.fixture(scope="module")
