@@ -86,14 +86,16 @@ def _compare(
     critical = stats.t.isf((1 - LEVEL) / 2 / comparisons, len(seeds) - 1)
     mean, se = gaps.mean(axis=0), gaps.std(axis=0, ddof=1) / len(seeds) ** 0.5
     bound = np.abs(mean) + stats.t.ppf(LEVEL, len(seeds) - 1) * se
-    columns = (np.exp(each) for each in (at, mean, mean - critical * se, mean + critical * se, bound))
+    with np.errstate(over="ignore"):  # of two seeds the critical value is thousands, and an interval may have no end
+        columns = [np.exp(each) for each in (at, mean, mean - critical * se, mean + critical * se, bound)]
     return [(*a, *b, *map(float, row), len(seeds)) for row in zip(*columns, strict=True)]
 
 
 def _largest(ratios: pd.DataFrame) -> tuple[float, float, float]:
     if ratios.empty:
         return np.nan, np.nan, np.nan
-    estimate, low, high = (np.log(ratios[key].to_numpy(float)) for key in ("ratio", "ratio_low", "ratio_high"))
+    with np.errstate(divide="ignore"):  # the other end of such an interval is a ratio of 0
+        estimate, low, high = (np.log(ratios[key].to_numpy(float)) for key in ("ratio", "ratio_low", "ratio_high"))
     row = int(np.abs(estimate).argmax())
     ends = (low[row], high[row]) if estimate[row] >= 0 else (-high[row], -low[row])
     return float(np.exp(abs(estimate[row]))), float(np.exp(ends[0])), float(np.exp(np.maximum(high, -low).max()))
