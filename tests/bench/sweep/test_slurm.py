@@ -80,9 +80,11 @@ def test_cancelled_killed_preempted_and_timed_out_tasks_change_no_record(cluster
     tasks = [task_of(pids[cell]) for cell in others]
     wait_for(lambda: all((cell / "records.jsonl").exists() for cell in started))
 
+    # At once: 40 s after its start a worker gives its cell back, as its time is over, and dies without one.
+    assert (read_status(killed).pid, state_of(killed)) == (pids[killed], "running")
+    os.kill(pids[killed], signal.SIGKILL)
     ask("scancel", task_of(pids[cancelled]))
     wait_for(lambda: read_status(cancelled).pid != pids[cancelled] or state_of(cancelled) != "running", seconds=30)
-    os.kill(pids[killed], signal.SIGKILL)
     urgent = ("--partition=high", f"--cpus-per-task={CPUS}", "--output=/dev/null", "--wrap=sleep 2")
     ask("sbatch", *urgent)
     wait_for(lambda: all(restarts(task) for task in tasks), seconds=60)
