@@ -35,6 +35,17 @@ def training_rows(preferences: Path, cache: Path):
     return rows.filter(lambda row: row["split"] == TRAIN)
 
 
+def quiet_config(directory: Path, **settings):
+    """A DPOConfig that trains on the CPU and says nothing."""
+    from trl import DPOConfig
+
+    return DPOConfig(**{
+        "output_dir": str(directory), "report_to": "none", "use_cpu": True, "per_device_train_batch_size": 8,
+        "max_steps": 1, "disable_tqdm": True, "bf16": False, "gradient_checkpointing": False,
+        "logging_strategy": "no", "save_strategy": "no", **settings,
+    })  # fmt: skip
+
+
 def ended_rows(preferences: Path, eos_id: int) -> list[int]:
     """Training pairs both of whose responses ended by themselves: TRL ends every response with EOS."""
     rows = pd.read_parquet(preferences / PAIRS_FILE).query("split == 'train'").reset_index()

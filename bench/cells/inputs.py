@@ -1,6 +1,5 @@
 """What the cells of one worker share in memory: models, evaluation set, preference pairs."""
 
-import gc
 from collections import OrderedDict
 from dataclasses import replace
 from typing import NamedTuple
@@ -21,6 +20,7 @@ from bench.data.prepared import Prepared
 from bench.data.proxies import read_facts
 from bench.data.reference_samples import load_reference, load_standardization
 from bench.policies.load import Policy, load_policy, resolve_device
+from bench.policies.memory import free
 from bench.policies.ranks import ALONE, Ranks
 from bench.sections import GOLD, PROXY
 from bench.seeding import uniforms_for
@@ -122,9 +122,7 @@ class InputCache:
         """Forget everything and give its memory back."""
         self._key = self._shared = None
         self._starts.clear()
-        gc.collect()
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+        free()
 
 
 def evaluation_uniforms(config: CellConfig, step: int) -> Float64[Tensor, "responses tokens"]:

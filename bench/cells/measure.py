@@ -90,9 +90,8 @@ class Measurement:
         pairs = pairs.take(torch.arange(min(_COPIED_PAIRS, len(pairs))))
         ours = measure_pairs(policy, pairs, length_normalized=False, batch_size=_COPIED_PAIRS)
         theirs = (pairs.ref_logp_chosen, pairs.ref_logp_rejected)
-        if (
-            not policy.is_float32
-        ):  # ρ is against π_ref in the same batches (bench.data.pairs): a copy is equal to the bit
+        # There, ρ is against π_ref in the same batches (bench.data.pairs): a copy is equal to the bit.
+        if not policy.is_float32:
             reference = policy.reference()
             theirs = measure_pairs(reference, pairs, length_normalized=False, batch_size=_COPIED_PAIRS)[:2]
         for side, logps, expected in zip((pairs.chosen, pairs.rejected), ours[:2], theirs, strict=True):

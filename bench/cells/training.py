@@ -16,10 +16,13 @@ from torch import Tensor
 from bench.cells.cell import Cell
 from bench.cells.inputs import InputCache, training_pairs
 from bench.cells.measure import Checkpoint, Measurement
-from bench.cells.memory import OutOfMemory, free, is_out_of_memory, words_of
+from bench.cells.memory import OutOfMemory, words_of
 from bench.data.prepared import Prepared
 from bench.methods import METHODS, TrainingInputs
+from bench.policies.load import resolve_device
+from bench.policies.memory import free
 from bench.records import StepMetrics
+from gold_rm.memory import is_out_of_memory
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -87,10 +90,15 @@ class CellTraining:
             if not is_out_of_memory(error):
                 raise
             optim = self._cell.config.optim
+            at_once = optim.micro_batch_pairs or "all"
             raise OutOfMemory(
-                f"a training step of {optim.batch_pairs} pairs, {optim.micro_batch_pairs or 'all'} at once, needs more "
-                f"memory than there is ({words_of(error)}); lower optim.micro_batch_pairs or logits_mib"
+                self._too_much(f"a training step of {optim.batch_pairs} pairs, {at_once} at once,", error)
+                + "; lower optim.micro_batch_pairs or logits_mib"
             ) from error
+
+    def _too_much(self, what: str, error: BaseException) -> str:
+        told = words_of(error, resolve_device(self._cell.config.device))
+        return f"{what} needs more memory than there is ({told})"
 
     @_on_all_ranks
     def state_dict(self) -> dict[str, Tensor]:
@@ -116,7 +124,7 @@ class CellTraining:
             except Exception as error:
                 if not is_out_of_memory(error):
                     raise
-                told = f"evaluating {at_once} sequences at once needs more memory than there is ({words_of(error)})"
+                told = self._too_much(f"evaluating {at_once} sequences at once", error)
                 # Ranks would not agree to try again: only one of them has failed.
                 if self._has_halved or at_once == 1 or self.ranks.size > 1:
                     raise OutOfMemory(f"{told}; lower evaluation.batch_size or logits_mib") from error

@@ -83,15 +83,16 @@ def locate(name: str) -> Path:
 
 
 def _snapshot(repository: str, revision: str | None) -> Path:
-    from huggingface_hub import snapshot_download  # half a second, which a directory need not wait for
+    # Half a second, which a directory need not wait for.
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
 
     about: dict[str, Any] = {"revision": revision, "allow_patterns": list(_WANTED)}
     try:
-        return Path(snapshot_download(repository, **about, local_files_only=True))
-    except Exception:  # not in the cache: the hub is asked, and says why it cannot give it
-        pass
-    try:
-        return Path(snapshot_download(repository, **about))
+        try:
+            return Path(snapshot_download(repository, **about, local_files_only=True))
+        except LocalEntryNotFoundError:  # the hub is asked, and says why it cannot give it
+            return Path(snapshot_download(repository, **about))
     except Exception as error:  # network, no such model, a gated one
         told = " ".join(str(error).split())
         at = f" at revision {revision}" if revision else ""

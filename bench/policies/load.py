@@ -64,9 +64,8 @@ def load_policy(
         raise ConfigError(f"logits_mib={logits_mib}: must be 1 or more, in MiB, or null")
     settings = settings or PolicyConfig()
     model, tokenizer, has_ends = _read(directory, settings, keep_adapters)
-    model.config._name_or_path = str(
-        directory.absolute()
-    )  # what adapters that are trained on it will name as their base
+    # What adapters that are trained on it will name as their base.
+    model.config._name_or_path = str(directory.absolute())
     architecture = _inspect(directory, model)
     _check_tokenizer(directory, tokenizer, vocabulary=architecture.vocabulary)
     pad_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id

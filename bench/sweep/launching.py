@@ -135,8 +135,11 @@ def _work_for_hydra(
     sweep_dir: Path, call: str, driver_pid: int, max_cells: int | None, pool_since: float | None
 ) -> None:
     """A job of a Hydra launcher: a worker, in the driver's process, in a child of it, or far away."""
+    from bench.sweep.joining import wait_for_plan
     from bench.sweep.stopping import StopRequest
     from bench.sweep.workers import work
+
+    wait_for_plan(sweep_dir, call)
 
     stop = StopRequest(driver_pid=driver_pid if os.getppid() == driver_pid else None)
     work(sweep_dir, stop, call=call, max_cells=max_cells, pool_since=pool_since)

@@ -14,7 +14,6 @@ from bench.claims import ClaimLost, is_claimed, last_beat
 from bench.policies.load import resolve_device
 from bench.policies.ranks import ALONE, Ranks
 from bench.records import DONE, CellStatus
-from bench.sweep.joining import wait_for_plan
 from bench.sweep.plan import is_left
 from bench.sweep.queue import CellQueue
 from bench.sweep.stopping import StopRequest
@@ -61,7 +60,6 @@ def work(
     """
     cache, work, queue = InputCache(ranks), Work(), CellQueue(sweep_dir, call)
     with stop.listening():
-        wait_for_plan(sweep_dir, call)
         while not stop() and (max_cells is None or len(work.done) + len(work.failed) < max_cells):
             queue.refresh()
             status = _run_next(queue, device, cache, stop, pool_since)

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 import torch
-from preference_files import ended_rows, training_rows
+from preference_files import ended_rows, quiet_config, training_rows
 from tiny_world import moved_copy
 from torch import Tensor
 from torch.nn.functional import softplus
@@ -40,19 +40,15 @@ def reference(tiny_world):
 @pytest.fixture(scope="module")
 def make_trainer(reference, preferences, tmp_path_factory):
     """A function from a loss, a policy and further settings to a GPOTrainer on the parquet file as it is."""
-    from trl import DPOConfig
-
     from bench.integrations.trl import GPOTrainer
 
     directory = tmp_path_factory.mktemp("trl")
     rows = training_rows(preferences, directory / "cache")
 
     def make(loss, policy, **settings):
-        config = DPOConfig(**{
-            "output_dir": str(directory), "report_to": "none", "use_cpu": True, "per_device_train_batch_size": 8,
-            "max_steps": 3, "disable_tqdm": True, "bf16": False, "gradient_checkpointing": False,
-            "logging_steps": 1, "save_strategy": "no", **settings,
-        })  # fmt: skip
+        config = quiet_config(
+            directory, **{"max_steps": 3, "logging_strategy": "steps", "logging_steps": 1, **settings}
+        )
         return GPOTrainer(
             policy.model, loss=loss, ref_model=reference.trainable().model, args=config, train_dataset=rows,
             processing_class=policy.tokenizer,

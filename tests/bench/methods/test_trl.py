@@ -12,7 +12,7 @@ where ρ̄ averages each log-ratio over its response's tokens: our `length_norma
 import pandas as pd
 import pytest
 import torch
-from preference_files import ended_rows, training_rows
+from preference_files import ended_rows, quiet_config, training_rows
 from tiny_world import moved_copy
 
 from bench.config import OptimConfig
@@ -39,17 +39,13 @@ def reference(tiny_world):
 @pytest.fixture(scope="module")
 def make_trainer(reference, preferences, tmp_path_factory):
     """A function from loss type and policy to a DPOTrainer on the parquet file, read by `datasets`."""
-    from trl import DPOConfig, DPOTrainer
+    from trl import DPOTrainer
 
     directory = tmp_path_factory.mktemp("trl")
     rows = training_rows(preferences, directory / "cache")
 
     def make(loss_type, policy):
-        config = DPOConfig(
-            output_dir=str(directory), beta=BETA_TRL, loss_type=[loss_type], report_to="none", use_cpu=True,
-            per_device_train_batch_size=8, max_steps=1, disable_tqdm=True, bf16=False, gradient_checkpointing=False,
-            logging_strategy="no", save_strategy="no",
-        )  # fmt: skip
+        config = quiet_config(directory, beta=BETA_TRL, loss_type=[loss_type])
         return DPOTrainer(
             policy.model, ref_model=reference.trainable().model, args=config,
             train_dataset=rows, processing_class=policy.tokenizer,
